@@ -1,1 +1,56 @@
-//! (skeleton)
+//! What the tests against other implementations need: the Go programs as children ([`peers`]), bytes whose place in a
+//! stream can be told from their value ([`pattern`]), a relay that slips packets in between ([`noise`]), and a test
+//! runner that says loudly what it could not run ([`runner`]).
+//!
+//! Environment:
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `TURBOTUNNEL_GO_PEERS=DIR` | other programs than those that `interop/build` makes, see [`peers::Peers::find`] |
+//! | `TURBOTUNNEL_INTEROP_BYTES=64MiB` | bytes of each transfer, see [`transfer_bytes`] |
+//! | `TURBOTUNNEL_REQUIRE_INTEROP=1` | a test that cannot run is a failure |
+
+pub mod noise;
+pub mod pattern;
+pub mod peers;
+pub mod runner;
+
+/// How many bytes a transfer of a test has: `TURBOTUNNEL_INTEROP_BYTES`, a number with or without `KiB`, `MiB` or `GiB`
+/// behind it; 4 MiB if not given.
+///
+/// # Panics
+///
+/// If the variable holds something else: a test of another size than asked for would be worse.
+pub fn transfer_bytes() -> u64 {
+    match std::env::var("TURBOTUNNEL_INTEROP_BYTES") {
+        Ok(text) => parse_bytes(&text).unwrap_or_else(|| panic!("TURBOTUNNEL_INTEROP_BYTES={text}: want e.g. 64MiB")),
+        Err(_) => 4 << 20,
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_a_unit() {
+        assert_eq!(parse_bytes("4194304"), Some(4 << 20));
+        assert_eq!(parse_bytes("64MiB"), Some(64 << 20));
+        assert_eq!(parse_bytes("1KiB"), Some(1024));
+        assert_eq!(parse_bytes("64 MiB"), None);
+        assert_eq!(parse_bytes("MiB"), None);
+        assert_eq!(parse_bytes("99999999999GiB"), None);
+    }
+}
