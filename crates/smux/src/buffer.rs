@@ -1,0 +1,271 @@
+//! Byte queues of all streams, in chunks from one arena.
+//!
+//! In: slices of any length. Out: bytes in the same order. A [`Queue`] is four words in its stream; the chunks lie in the
+//! session's [`Arena`], linked by index, so that an empty queue owns nothing and a chunk that runs empty serves the
+//! next stream without a call to the allocator.
+//!
+//! ```text
+//! allocated <= 1.25 x bytes + 2 x CHUNK     per queue, however small the pieces were
+//! retained  <= POOL x CHUNK                 per session, nothing after `trim`
+//! ```
+//!
+//! Not here: limits. The arena says what it allocates and frees, the session keeps the account.
+
+/// Bytes of a whole chunk: six full frames of a KCP segment each; small enough that two half-empty ones do not matter.
+pub(crate) const CHUNK: usize = 8 << 10;
+
+/// Whole chunks kept for reuse: what one bulk stream cycles through.
+const POOL: usize = 32;
+
+/// Bytes of the smallest chunk.
+const SMALLEST: usize = 64;
+
+const NIL: u32 = u32::MAX;
+
+/// Bytes in order. Belongs to the [`Arena`] that filled it.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    first: u32,
+    last: u32,
+    /// Bytes of the first chunk that were taken already.
+    taken: u32,
+    len: usize,
+}
+
+impl Queue {
+    pub(crate) const fn new() -> Self {
+        Self { first: NIL, last: NIL, taken: 0, len: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[derive(Debug)]
+struct Chunk {
+    data: Vec<u8>,
+    next: u32,
+}
+
+/// How large new chunks are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sizing {
+    /// Whole chunks: memory is plenty.
+    Whole,
+    /// No larger than a quarter of what the queue holds, or than the piece at hand.
+    Tight,
+}
+
+/// The chunks of one session.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    chunks: Vec<Chunk>,
+    /// Places in `chunks` without data, linked by `next`.
+    vacant: u32,
+    /// Places in `chunks` with an empty whole chunk, linked by `next`.
+    pool: u32,
+    pooled: usize,
+    /// Places in `chunks` that belong to a queue.
+    used: usize,
+}
+
+impl Arena {
+    pub(crate) const fn new() -> Self {
+        Self { chunks: Vec::new(), vacant: NIL, pool: NIL, pooled: 0, used: 0 }
+    }
+
+    /// Appends `bytes`. Returns how many bytes had to be allocated for it (pooled chunks count as well).
+    #[inline]
+    pub(crate) fn push(&mut self, queue: &mut Queue, mut bytes: &[u8], sizing: Sizing) -> usize {
+        let mut allocated = 0;
+        if queue.last != NIL {
+            let data = &mut self.chunks[queue.last as usize].data;
+            let part = bytes.len().min(data.capacity() - data.len());
+            data.extend_from_slice(&bytes[..part]);
+            queue.len += part;
+            bytes = &bytes[part..];
+        }
+        while !bytes.is_empty() {
+            let wanted = match sizing {
+                Sizing::Whole => CHUNK,
+                Sizing::Tight => bytes.len().max(queue.len / 4).clamp(SMALLEST, CHUNK),
+            };
+            let index = self.take(wanted);
+            let data = &mut self.chunks[index as usize].data;
+            allocated += data.capacity();
+            let part = bytes.len().min(data.capacity());
+            data.extend_from_slice(&bytes[..part]);
+            queue.len += part;
+            bytes = &bytes[part..];
+            match queue.last {
+                NIL => queue.first = index,
+                last => self.chunks[last as usize].next = index,
+            }
+            queue.last = index;
+        }
+        allocated
+    }
+
+    /// Takes up to `limit` bytes from the front and hands them to `sink` piece by piece.
+    /// Returns how many bytes of allocation that set free.
+    #[inline]
+    pub(crate) fn pop(&mut self, queue: &mut Queue, limit: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let mut left = limit.min(queue.len);
+        queue.len -= left;
+        let mut freed = 0;
+        while left > 0 {
+            let chunk = &self.chunks[queue.first as usize];
+            let rest = &chunk.data[queue.taken as usize..];
+            let part = left.min(rest.len());
+            sink(&rest[..part]);
+            left -= part;
+            if part < rest.len() {
+                queue.taken += part as u32;
+            } else {
+                freed += self.drop_first(queue);
+            }
+        }
+        freed
+    }
+
+    /// Empties the queue. Returns how many bytes of allocation that set free.
+    pub(crate) fn clear(&mut self, queue: &mut Queue) -> usize {
+        let mut freed = 0;
+        while queue.first != NIL {
+            freed += self.drop_first(queue);
+        }
+        queue.len = 0;
+        freed
+    }
+
+    /// Gives what no queue uses back to the allocator.
+    pub(crate) fn trim(&mut self) {
+        while self.pool != NIL {
+            let index = self.pool;
+            let chunk = &mut self.chunks[index as usize];
+            self.pool = chunk.next;
+            chunk.data = Vec::new();
+            chunk.next = self.vacant;
+            self.vacant = index;
+        }
+        self.pooled = 0;
+        if self.used == 0 {
+            *self = Self::new();
+        }
+    }
+
+    fn drop_first(&mut self, queue: &mut Queue) -> usize {
+        let index = queue.first;
+        let chunk = &mut self.chunks[index as usize];
+        let freed = chunk.data.capacity();
+        queue.first = chunk.next;
+        queue.taken = 0;
+        if queue.first == NIL {
+            queue.last = NIL;
+        }
+        if freed == CHUNK && self.pooled < POOL {
+            chunk.data.clear();
+            chunk.next = self.pool;
+            self.pool = index;
+            self.pooled += 1;
+        } else {
+            chunk.data = Vec::new();
+            chunk.next = self.vacant;
+            self.vacant = index;
+        }
+        self.used -= 1;
+        freed
+    }
+
+    /// A place with an empty chunk of `size` bytes, linked to nothing.
+    fn take(&mut self, size: usize) -> u32 {
+        self.used += 1;
+        let list = match (size, self.pool, self.vacant) {
+            (CHUNK, pooled, _) if pooled != NIL => {
+                self.pooled -= 1;
+                &mut self.pool
+            }
+            (_, _, vacant) if vacant != NIL => &mut self.vacant,
+            _ => {
+                let index = u32::try_from(self.chunks.len()).expect("chunks of 64 bytes and more: memory ends first");
+                self.chunks.push(Chunk { data: Vec::with_capacity(size), next: NIL });
+                return index;
+            }
+        };
+        let index = *list;
+        let chunk = &mut self.chunks[index as usize];
+        *list = chunk.next;
+        chunk.next = NIL;
+        if chunk.data.capacity() == 0 {
+            chunk.data = Vec::with_capacity(size);
+        }
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_all(arena: &mut Arena, queue: &mut Queue, piece: usize) -> (Vec<u8>, usize) {
+        let (mut out, mut freed) = (Vec::new(), 0);
+        while !queue.is_empty() {
+            freed += arena.pop(queue, piece, |bytes| out.extend_from_slice(bytes));
+        }
+        (out, freed)
+    }
+
+    #[test]
+    fn bytes_come_back_in_order_whatever_the_pieces() {
+        let input: Vec<u8> = (0..100_000u32).map(|n| (n ^ (n >> 7)) as u8).collect();
+        for sizing in [Sizing::Whole, Sizing::Tight] {
+            for (push, pop) in [(1, 1), (1, 65_536), (1_368, 65_536), (7_777, 13), (100_000, 8_192)] {
+                let mut arena = Arena::new();
+                let mut queue = Queue::new();
+                let mut allocated = 0;
+                for piece in input.chunks(push) {
+                    allocated += arena.push(&mut queue, piece, sizing);
+                    assert!(allocated <= queue.len() + queue.len() / 4 + 2 * CHUNK, "{allocated} for {}", queue.len());
+                }
+                let (output, freed) = take_all(&mut arena, &mut queue, pop);
+                assert_eq!(output, input);
+                assert_eq!(freed, allocated, "the account comes out even");
+                assert_eq!(arena.used, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_used_again_and_given_back() {
+        let mut arena = Arena::new();
+        let mut queue = Queue::new();
+        for _ in 0..1_000 {
+            arena.push(&mut queue, &[7; 5 * CHUNK], Sizing::Whole);
+            arena.pop(&mut queue, usize::MAX, |_| ());
+        }
+        assert_eq!((arena.chunks.len(), arena.pooled), (5, 5));
+        arena.push(&mut queue, &[7; 100 * CHUNK], Sizing::Whole);
+        arena.clear(&mut queue);
+        assert_eq!((arena.chunks.len(), arena.pooled), (100, POOL));
+        arena.push(&mut queue, &[1], Sizing::Tight);
+        arena.trim();
+        assert_eq!((arena.pooled, arena.used), (0, 1));
+        arena.clear(&mut queue);
+        arena.trim();
+        assert_eq!(arena.chunks.capacity(), 0, "an idle session holds nothing");
+    }
+
+    #[test]
+    fn one_byte_costs_little_when_memory_is_short() {
+        let mut arena = Arena::new();
+        let mut queue = Queue::new();
+        assert_eq!(arena.push(&mut queue, &[1], Sizing::Tight), SMALLEST);
+    }
+}

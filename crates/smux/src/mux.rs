@@ -1,0 +1,437 @@
+//! One session: its streams, and what the application does with them.
+//!
+//! What comes off the wire is in `input.rs`, what goes onto it in `output.rs`; here is what they share, and the clock.
+
+use crate::buffer::{Arena, Sizing};
+use crate::config::{ASSUMED_WINDOW, Config, LARGEST_WINDOW};
+use crate::error::{OpenError, StreamError};
+use crate::input::Input;
+use crate::output::Output;
+use crate::stats::Stats;
+use crate::stream::{Fin, Stream};
+use crate::table::{Key, Table};
+use crate::wire::{StreamId, Version};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Which end of the session this is. It decides the ids of the streams that it opens, nothing else.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Side {
+    /// Opens 3, 5, 7 and so on.
+    Client,
+    /// Opens 2, 4, 6 and so on.
+    Server,
+}
+
+/// What the application should know. Told once; `Readable` and `Writable` only to one who was turned away before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened streams: call [`Mux::accept`] until it gives none.
+    Incoming,
+    /// A read of this stream gave nothing; now there is data, or the end.
+    Readable(StreamId),
+    /// A write to this stream took nothing; now there is room (half the buffer), or an error to see.
+    Writable(StreamId),
+    /// The stream's FIN went out with the last [`Mux::poll_transmit`].
+    FinSent(StreamId),
+    /// The peer closed the stream altogether. Writes fail from now on; what it had not read is lost.
+    ClosedByPeer(StreamId),
+    /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
+    Finished(StreamId),
+}
+
+/// One smux session.
+///
+/// The streams' verbs take the stream's id and fail with [`StreamError::Unknown`] if there is no such stream.
+#[derive(Debug)]
+pub struct Mux {
+    pub(crate) config: Config,
+    pub(crate) stats: Stats,
+    pub(crate) table: Table,
+    pub(crate) arena: Arena,
+    /// Bytes allocated for received, unread data.
+    pub(crate) recv_allocated: usize,
+    /// Bytes allocated for written, unsent data.
+    pub(crate) send_allocated: usize,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
+    pub(crate) backlog: VecDeque<Key>,
+    pub(crate) events: VecDeque<Event>,
+    /// Streams with something unsent.
+    unsent: usize,
+    /// Streams whose peer may still write, and somebody reads.
+    reading: usize,
+    /// `None`: all ids are used up.
+    next_id: Option<u32>,
+    pub(crate) peer_window: u32,
+    round_trip: Option<Duration>,
+    keepalive: Option<Duration>,
+    fin_quiet: Option<Duration>,
+    /// Streams that hold their FIN, by when to look again: the deadline may have moved on since.
+    held: BinaryHeap<Reverse<(Instant, Key)>>,
+}
+
+impl Mux {
+    /// Starts a session. Nothing is sent for it.
+    ///
+    /// # Panics
+    ///
+    /// If `config` is outside the ranges that its fields name.
+    pub fn new(now: Instant, side: Side, config: Config) -> Self {
+        config.check();
+        let first_id = match side {
+            Side::Client => 3,
+            Side::Server => 2,
+        };
+        Self {
+            next_id: Some(config.first_stream_id.unwrap_or(first_id)),
+            stats: Stats::default(),
+            table: Table::default(),
+            arena: Arena::new(),
+            recv_allocated: 0,
+            send_allocated: 0,
+            input: Input::new(now),
+            output: Output::new(now),
+            backlog: VecDeque::new(),
+            events: VecDeque::new(),
+            unsent: 0,
+            reading: 0,
+            peer_window: ASSUMED_WINDOW,
+            round_trip: None,
+            keepalive: None,
+            fin_quiet: None,
+            held: BinaryHeap::new(),
+            config,
+        }
+    }
+
+    /// Opens a stream. It can be written to and read from at once; its SYN goes out with the next frames.
+    ///
+    /// # Errors
+    ///
+    /// The table is full, or the ids are used up.
+    pub fn open(&mut self) -> Result<StreamId, OpenError> {
+        if self.table.len() >= self.config.max_streams {
+            return Err(OpenError::TooManyStreams(self.config.max_streams));
+        }
+        let id = loop {
+            let id = self.next_id.ok_or(OpenError::IdsExhausted)?;
+            self.next_id = id.checked_add(2);
+            // Nobody checks parity: the peer may have taken one of ours.
+            if !self.table.contains(StreamId::new(id)) {
+                break StreamId::new(id);
+            }
+        };
+        let key = self.table.insert(Stream::new(id, &self.config, self.peer_window));
+        self.output.queue_syn(id);
+        self.stats.streams_opened += 1;
+        self.settle(key);
+        Ok(id)
+    }
+
+    /// The next stream that the peer opened, in its order.
+    pub fn accept(&mut self) -> Option<StreamId> {
+        let key = self.backlog.pop_front()?;
+        self.table.get(key).map(|stream| stream.id)
+    }
+
+    /// Takes as much of `bytes` as the stream's buffer has room for, and says how much.
+    ///
+    /// `Ok(0)` for bytes that are not empty: the buffer is full, [`Event::Writable`] follows.
+    ///
+    /// # Errors
+    ///
+    /// The stream was finished or closed, by us or by the peer. A peer that has only finished can still be written to.
+    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
+        let key = self.key(id)?;
+        let sizing = self.sizing(self.send_allocated);
+        let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.fin != Fin::Open {
+            return Err(StreamError::Finished);
+        }
+        if stream.peer_closed {
+            return Err(StreamError::ClosedByPeer);
+        }
+        let taken = bytes.len().min(self.config.send_buffer - stream.send.len());
+        if taken == 0 {
+            stream.wants_write |= !bytes.is_empty();
+            return Ok(0);
+        }
+        self.send_allocated += self.arena.push(&mut stream.send, &bytes[..taken], sizing);
+        self.settle(key);
+        Ok(taken)
+    }
+
+    /// Reads into `buf` and says how many bytes.
+    ///
+    /// `None`: nothing there yet, [`Event::Readable`] follows. `Some(0)`: the peer has finished and all was read (or `buf`
+    /// is empty).
+    ///
+    /// # Errors
+    ///
+    /// The stream was closed.
+    pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamError> {
+        let key = self.key(id)?;
+        let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if buf.is_empty() {
+            return Ok(Some(0));
+        }
+        if stream.recv.is_empty() {
+            if stream.peer_fin {
+                stream.end_told = true;
+                return Ok(Some(0));
+            }
+            stream.wants_read = true;
+            return Ok(None);
+        }
+        let mut filled = 0;
+        self.recv_allocated -= self.arena.pop(&mut stream.recv, buf.len(), |part| {
+            buf[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+        });
+        if self.config.version == Version::V2 {
+            // What lies in a version 2 stream fits its window, which is below 2^31.
+            let effect = stream.on_read(now, filled as u32, self.round_trip, self.config.window_cap());
+            self.stats.windows_grown += u64::from(effect.grown);
+            if effect.tell && !stream.update_queued {
+                stream.update_queued = true;
+                self.output.queue_update(key);
+            }
+        }
+        Ok(Some(filled))
+    }
+
+    /// Says that nothing more will be written: FIN follows the data. Reading goes on. Doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The stream was closed.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+        let key = self.key(id)?;
+        let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.fin == Fin::Open {
+            stream.fin = Fin::Wanted;
+            stream.wants_write = false;
+            self.settle(key);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the stream. What was written still goes out, then FIN, and a second FIN if the peer has not finished:
+    /// "closed altogether". Unread and later data is dropped.
+    ///
+    /// A stream whose peer has stopped reading keeps what was written until the session ends: see [`Mux::abort`].
+    pub fn close(&mut self, id: StreamId) {
+        let Ok(key) = self.key(id) else { return };
+        let Some(stream) = self.table.get_mut(key) else { return };
+        stream.let_go = true;
+        stream.wants_read = false;
+        stream.wants_write = false;
+        if matches!(stream.fin, Fin::Open | Fin::Wanted) {
+            stream.fin = Fin::Due;
+            stream.fin_held_since = None;
+        }
+        self.stats.bytes_unread += stream.recv.len() as u64;
+        self.recv_allocated -= self.arena.clear(&mut stream.recv);
+        self.settle(key);
+    }
+
+    /// As [`Mux::close`], but drops what was written and not sent.
+    pub fn abort(&mut self, id: StreamId) {
+        // A stream that was closed before is fair game: its unsent data may be what holds it.
+        let Some(key) = self.table.find(id) else { return };
+        self.drop_unsent(key);
+        self.close(id);
+        self.settle(key);
+    }
+
+    /// Whether there is memory for more. `false`: feed no more bytes until the application has read, and so let the layer
+    /// below hold the peer back.
+    pub fn has_room(&self) -> bool {
+        self.recv_allocated < self.config.max_buffered
+    }
+
+    /// The next thing that the application should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Fires the deadlines due at `now`. Afterwards [`Mux::poll_timeout`] is later than `now`, or `None`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.keepalive_deadline().is_some_and(|due| due <= now) {
+            self.output.nop_due = true;
+            // Nothing to say for so long: idle, so hold no memory for the next burst.
+            self.trim();
+        }
+        while let Some(&Reverse((due, key))) = self.held.peek() {
+            if due > now {
+                break;
+            }
+            self.held.pop();
+            let Some(stream) = self.table.get_mut(key) else { continue };
+            let Some(since) = stream.fin_held_since else { continue };
+            match self.fin_quiet.map(|quiet| since + quiet) {
+                Some(due) if due > now => self.held.push(Reverse((due, key))),
+                _ => self.release_fin(key),
+            }
+        }
+    }
+
+    /// When to call [`Mux::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let held = self.held.peek().map(|&Reverse((due, _))| due);
+        match (self.keepalive_deadline(), held) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Sends a NOP whenever nothing was sent for `interval` (at least a millisecond). `None`: never, as long as there is
+    /// nobody to send it to.
+    pub fn set_keepalive(&mut self, now: Instant, interval: Option<Duration>) {
+        if self.keepalive.is_none() {
+            self.output.last_sent = now;
+        }
+        self.keepalive = interval.map(|interval| interval.max(Duration::from_millis(1)));
+        self.output.nop_due &= interval.is_some();
+        if interval.is_none() {
+            self.trim();
+        }
+    }
+
+    /// Towards peers that throw away what they have not yet sent when they see a FIN (Go, before 2024 and in some later
+    /// versions): holds the FIN of [`Mux::finish`] until its data is out and nothing has arrived on the stream for
+    /// `quiet`, or the peer has finished itself. `None` lets all held FINs go.
+    ///
+    /// [`Mux::close`] is never held: nobody waits for an answer then.
+    pub fn set_fin_quiet(&mut self, quiet: Option<Duration>) {
+        self.fin_quiet = quiet;
+        for Reverse((_, key)) in std::mem::take(&mut self.held).into_sorted_vec().into_iter().rev() {
+            let Some(since) = self.table.get(key).and_then(|stream| stream.fin_held_since) else { continue };
+            match quiet {
+                Some(quiet) => self.held.push(Reverse((since + quiet, key))),
+                None => self.release_fin(key),
+            }
+        }
+    }
+
+    /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that
+    /// have no update yet; never less than [`ASSUMED_WINDOW`], and never takes back what a stream may send already.
+    pub fn set_peer_window(&mut self, window: u32) {
+        self.peer_window = window.clamp(ASSUMED_WINDOW, LARGEST_WINDOW);
+        for key in self.table.keys() {
+            if let Some(stream) = self.table.get_mut(key) {
+                stream.on_peer_window(self.peer_window);
+                self.settle(key);
+            }
+        }
+    }
+
+    /// Tells the round trip time, which tunes the windows. Without it they stay as they are.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.round_trip = Some(rtt);
+    }
+
+    /// Streams in the table.
+    pub fn streams(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Everything written has gone out, and so has every FIN that was asked for. One that is held has not.
+    pub fn is_quiet(&self) -> bool {
+        self.unsent == 0
+    }
+
+    /// Bytes allocated for received, unread data.
+    pub fn buffered(&self) -> usize {
+        self.recv_allocated
+    }
+
+    /// At least one stream still expects data from the peer.
+    pub fn has_unfinished_reads(&self) -> bool {
+        self.reading > 0
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The stream that the application means.
+    fn key(&mut self, id: StreamId) -> Result<Key, StreamError> {
+        let key = self.table.find(id).ok_or(StreamError::Unknown)?;
+        match self.table.get(key) {
+            Some(stream) if !stream.let_go => Ok(key),
+            _ => Err(StreamError::Unknown),
+        }
+    }
+
+    /// Whole chunks are for when memory is plenty.
+    #[inline]
+    pub(crate) fn sizing(&self, allocated: usize) -> Sizing {
+        if allocated < self.config.max_buffered / 4 { Sizing::Whole } else { Sizing::Tight }
+    }
+
+    /// Follows up a change of the stream's state: sums, turns, and whether it is over.
+    pub(crate) fn settle(&mut self, key: Key) {
+        let windows = self.config.version == Version::V2;
+        let Some(stream) = self.table.get_mut(key) else { return };
+        let (unsent, reading) = (stream.is_unsent(), stream.is_reading());
+        self.unsent = self.unsent + usize::from(unsent) - usize::from(stream.counted_unsent);
+        self.reading = self.reading + usize::from(reading) - usize::from(stream.counted_reading);
+        stream.counted_unsent = unsent;
+        stream.counted_reading = reading;
+        if !stream.in_turns && stream.has_turn(windows) {
+            stream.in_turns = true;
+            self.output.queue_turn(key);
+        }
+        if stream.is_over() {
+            self.events.push_back(Event::Finished(stream.id));
+            self.table.remove(key);
+        }
+    }
+
+    /// Drops what was written and not sent.
+    pub(crate) fn drop_unsent(&mut self, key: Key) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        self.stats.bytes_unsent += stream.send.len() as u64;
+        self.send_allocated -= self.arena.clear(&mut stream.send);
+    }
+
+    /// Holds the stream's FIN if there is reason to.
+    pub(crate) fn hold_fin(&mut self, now: Instant, key: Key) -> bool {
+        let (Some(quiet), Some(stream)) = (self.fin_quiet, self.table.get_mut(key)) else { return false };
+        if stream.fin != Fin::Wanted || stream.peer_fin {
+            return false;
+        }
+        stream.fin_held_since = Some(now);
+        self.held.push(Reverse((now + quiet, key)));
+        true
+    }
+
+    /// Lets the stream's FIN go.
+    pub(crate) fn release_fin(&mut self, key: Key) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        stream.fin_held_since = None;
+        if stream.fin == Fin::Wanted {
+            stream.fin = Fin::Due;
+        }
+        self.settle(key);
+    }
+
+    fn keepalive_deadline(&self) -> Option<Instant> {
+        let interval = self.keepalive.filter(|_| !self.output.nop_due)?;
+        Some(self.output.last_sent + interval)
+    }
+
+    /// Gives back memory that an idle session does not need.
+    fn trim(&mut self) {
+        self.arena.trim();
+        self.table.trim();
+        self.output.trim();
+        self.backlog.shrink_to_fit();
+        self.events.shrink_to_fit();
+    }
+}
