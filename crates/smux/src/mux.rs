@@ -219,6 +219,16 @@ impl Mux {
         Ok(())
     }
 
+    /// [`Mux::finish`] for every stream: the session is going to end. It costs a walk over the streams.
+    pub fn finish_all(&mut self) {
+        for key in self.table.keys() {
+            let Some(stream) = self.table.get_mut(key).filter(|stream| stream.fin == Fin::Open) else { continue };
+            stream.fin = Fin::Wanted;
+            stream.wants_write = false;
+            self.settle(key);
+        }
+    }
+
     /// Lets go of the stream. What was written still goes out, then FIN, and a second FIN if the peer has not finished:
     /// "closed altogether". Unread and later data is dropped.
     ///
