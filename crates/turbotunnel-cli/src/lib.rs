@@ -1,1 +1,7 @@
-//! (skeleton)
+//! What the program `turbotunnel` is made of, as a library: so that tests and other tools can use the parts.
+//!
+//! The subject is the session in crate `turbotunnel`; here are the screens, texts and helpers around it. Of general use is
+//! [`lilbastard`], the proxy that cuts connections.
+
+pub mod lilbastard;
+pub mod text;

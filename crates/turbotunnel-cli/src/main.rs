@@ -1,2 +1,3 @@
-//! skeleton
+//! The program `turbotunnel`.
+
 fn main() {}
