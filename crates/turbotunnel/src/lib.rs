@@ -1,1 +1,101 @@
-//! (skeleton)
+//! Sessions that survive their connections.
+//!
+//! A TCP connection dies: a censor kills it after 20 seconds, a train enters a tunnel, a laptop changes networks. The program on top
+//! does not notice: a **session** goes on over the next connection, and no byte of any of its streams is lost, doubled or out of
+//! place. The idea is *Turbo Tunnel* (David Fifield, FOCI 2020); the wire format is that of its worked example, so the Go programs
+//! there are peers of this crate.
+//!
+//! ```text
+//!  your bytes         Stream, Stream ...     AsyncRead + AsyncWrite
+//!  streams            smux                   many streams in one byte stream
+//!  session            KCP                    a reliable byte stream over packets
+//!  packets            encapsulation          u16 length, packet
+//!  carriers           TCP, TCP, TCP ...      redialled as often as needed, tied together by a session id
+//! ```
+//!
+//! # In two lines
+//!
+//! A tokio program changes two lines: `TcpStream` becomes [`Stream`], `TcpListener` becomes [`Listener`]. See `examples/`.
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! use turbotunnel::{Listener, Stream};
+//!
+//! let listener = Listener::bind("127.0.0.1:0").await?;
+//! let mut client = Stream::connect(listener.local_addr()?).await?;
+//! client.write_all(b"hello").await?;
+//!
+//! let (mut server, peer) = listener.accept().await?;
+//! let mut hello = [0; 5];
+//! server.read_exact(&mut hello).await?;
+//! assert_eq!(&hello, b"hello", "from {peer}");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! A carrier can be anything that is `AsyncRead + AsyncWrite`: [`Session::builder`] takes any async closure that makes one,
+//! [`Listener::attach`] takes connections that somebody else accepted.
+//!
+//! # Without I/O
+//!
+//! [`tunnel::Tunnel`] is one end of a session without sockets, tasks or clock; with `default-features = false` there is nothing else
+//! in this crate. It speaks the dialect of all engines here, and promises:
+//!
+//! 1. Time comes in as `now`, never goes back, is never asked for.
+//! 2. After `handle_timeout(now)` the next `poll_timeout` is later than `now`, or none. Calling early does nothing.
+//! 3. Whatever can be sent or told is there for `poll_transmit` and `poll_event` at once; nothing waits behind a timer.
+//! 4. `poll_transmit` may be called late, or not for a minute: nothing is produced before it can be sent, so nothing is stale,
+//!    dropped, or counted as sent.
+//! 5. A packet that does not parse changes nothing. A byte stream that does not parse ends the session.
+//! 6. Every buffer has a limit in [`Config`]; at the limit `write` takes 0 bytes and an event comes when there is room.
+//! 7. No allocation per packet, no walk over the window per packet.
+//!
+//! # What it is not
+//!
+//! The plain format hides and protects nothing: it is readable by everybody on the way, and whoever reads a session id there can interfere
+//! with that session. Put it over a carrier that encrypts where that matters.
+
+mod backoff;
+mod config;
+pub mod control;
+pub mod encapsulation;
+mod engine;
+mod error;
+mod path;
+mod session_id;
+mod silence;
+pub mod tunnel;
+
+// From here on tokio.
+#[cfg(feature = "tokio")]
+pub mod carrier;
+#[cfg(feature = "tokio")]
+mod driver;
+#[cfg(feature = "tokio")]
+mod listener;
+#[cfg(feature = "tokio")]
+mod session;
+#[cfg(feature = "tokio")]
+mod session_map;
+#[cfg(feature = "tokio")]
+mod shared;
+#[cfg(feature = "tokio")]
+mod stream;
+
+pub use config::Config;
+pub use engine::PeerKind;
+pub use error::{CarrierEnd, SessionError};
+#[cfg(feature = "tokio")]
+pub use listener::{Listener, ListenerBuilder, Peer};
+#[cfg(feature = "tokio")]
+pub use session::{Attempt, Builder, Event, Session, Stats};
+pub use session_id::{ParseSessionIdError, SessionId};
+pub use smux::StreamId;
+#[cfg(feature = "tokio")]
+pub use stream::Stream;
+pub use tunnel::Tunnel;

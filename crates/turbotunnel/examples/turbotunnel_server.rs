@@ -1,0 +1,23 @@
+//! The echo server of `plain_server.rs`, over sessions: two lines differ.
+
+use tokio::io::AsyncWriteExt;
+use turbotunnel::Listener;
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let addr = std::env::args().nth(1).expect("usage: server IP:PORT");
+    let listener = Listener::bind(&addr).await?;
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        eprintln!("{peer}: begin");
+        tokio::spawn(async move {
+            let (mut from_client, mut to_client) = tokio::io::split(stream);
+            match tokio::io::copy(&mut from_client, &mut to_client).await {
+                Ok(n) => eprintln!("{peer}: echoed {n} bytes"),
+                Err(error) => eprintln!("{peer}: {error}"),
+            }
+            let _ = to_client.shutdown().await;
+            eprintln!("{peer}: end");
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! How long to wait before the next dial.
+//!
+//! ```text
+//! dials without progress   1     2       3       4    ...
+//! wait before it           0  100 ms  200 ms  400 ms  ...  at most 4 s, each shortened by up to a quarter
+//! ```
+//!
+//! Progress means that the peer acknowledged something or sent something new. A connection that opens and dies at once is
+//! no progress: a server that accepts and closes would otherwise be dialled thousands of times a second.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(4);
+
+/// The pause before each dial. Its random part comes from a seed, so that a simulation replays.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    without_progress: u32,
+    random: u64,
+}
+
+impl Backoff {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { without_progress: 0, random: seed }
+    }
+
+    /// The pause before the next dial, which is counted as one without progress until [`Backoff::progress`].
+    pub(crate) fn next(&mut self) -> Duration {
+        let dials = self.without_progress;
+        self.without_progress = dials.saturating_add(1);
+        let Some(doublings) = dials.checked_sub(1) else { return Duration::ZERO };
+        let full = FIRST.saturating_mul(1 << doublings.min(10)).min(LONGEST);
+        full - full.mul_f64(0.25 * self.next_share())
+    }
+
+    pub(crate) fn progress(&mut self) {
+        self.without_progress = 0;
+    }
+
+    /// Uniform in 0..1 (splitmix64, Steele, Lea and Flood 2014).
+    fn next_share(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_four_seconds_and_progress_forgets_them() {
+        for seed in 0..100 {
+            let mut backoff = Backoff::new(seed);
+            let pauses: Vec<_> = (0..12).map(|_| backoff.next()).collect();
+            assert_eq!(pauses[0], Duration::ZERO);
+            for (i, pause) in pauses.iter().enumerate().skip(1) {
+                let full = Duration::from_millis(100 << (i - 1)).min(LONGEST);
+                assert!(*pause <= full && *pause >= full * 3 / 4, "pause {i} is {pause:?}");
+            }
+            let started_in_first_second = pauses
+                .iter()
+                .scan(Duration::ZERO, |at, pause| {
+                    *at += *pause;
+                    Some(*at)
+                })
+                .filter(|at| *at < Duration::from_secs(1))
+                .count();
+            assert!(started_in_first_second <= 10, "{started_in_first_second} dials in the first second");
+            backoff.progress();
+            assert_eq!(backoff.next(), Duration::ZERO);
+        }
+    }
+}

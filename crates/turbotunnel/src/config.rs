@@ -1,0 +1,57 @@
+//! What can be set about a session, and its limits.
+
+use std::time::Duration;
+
+/// Settings of one end of a session. Every buffer has a limit here; nothing that the peer does goes beyond them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How long the session lives without hearing anything from the peer, over however many carriers. Default 120 s.
+    ///
+    /// Go peers have a rule of their own: they give a session up after 60 to 120 s.
+    pub time_to_live: Duration,
+    /// Pause after which an idle session sends a keepalive. Default 25 s; towards a Go peer it is at most 10 s. `None`: off; then the
+    /// session still asks for a sign of life after half its time to live.
+    pub keepalive: Option<Duration>,
+    /// Receive window of each new stream in bytes, at least 262,144 (what a peer may rightly assume). Default 1 MiB.
+    pub stream_window: u32,
+    /// A stream whose reader keeps up gets a window of up to so many bytes. Default 8 MiB.
+    pub max_stream_window: u32,
+    /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 16 MiB. Beyond it the session
+    /// takes in nothing until somebody reads.
+    pub max_buffered: usize,
+    /// Written bytes waiting to be sent, of each stream. Default 256 KiB.
+    pub send_buffer: usize,
+    /// KCP windows in segments of up to 1,376 bytes. Default 8,192 (11 MiB).
+    pub window: u16,
+    /// Open streams of the session, both sides together. Default 4,096.
+    pub max_streams: usize,
+    /// How long [`close`](crate::Tunnel::close) waits for the peer to acknowledge what was sent, without any progress and while a carrier is
+    /// up. Default 10 s.
+    pub close_limit: Duration,
+    /// First segment number, both ways. Default 0, and a Go peer knows no other; tests start near the wrap.
+    pub initial_sn: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            time_to_live: Duration::from_secs(120),
+            keepalive: Some(Duration::from_secs(25)),
+            stream_window: 1 << 20,
+            max_stream_window: 8 << 20,
+            max_buffered: 16 << 20,
+            send_buffer: 256 << 10,
+            window: 8192,
+            max_streams: 4096,
+            close_limit: Duration::from_secs(10),
+            initial_sn: 0,
+        }
+    }
+}
+
+/// Keepalive towards Go programs, which end a session after 60 s without a smux frame: their own default (smux 1.5).
+pub(crate) const GO_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Least window of a stream: smux senders start with it, whatever the receiver's is (smux 1.5, `initialPeerWindow`).
+pub(crate) const LEAST_STREAM_WINDOW: u32 = 262_144;

@@ -1,0 +1,402 @@
+//! The one task of a session: moves packets between its tunnel and its carriers, dials, and keeps its timer.
+//!
+//! ```text
+//! a turn:  newcomers -> dials -> read -> timer -> write -> actions -> events -> sleep
+//! ```
+//!
+//! Reading goes first and never asks whether writing is possible. A turn moves a bounded amount, then lets others run. Nothing is decided
+//! here: that is [`crate::tunnel`]'s.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::SessionError;
+use crate::carrier::Carrier;
+use crate::encapsulation::PacketBatch;
+use crate::error::CarrierEnd;
+use crate::session::Event;
+use crate::shared::{Newcomer, Shared, WakeList, now};
+use crate::tunnel::{self, Action, CarrierId};
+
+/// Reads of one carrier in a turn.
+const READS_PER_TURN: usize = 4;
+/// Fillings of the carrier's write buffer in a turn.
+const WRITES_PER_TURN: usize = 4;
+/// Bytes after which packets are handed to the kernel.
+const WRITE_CHUNK: usize = 64 << 10;
+/// When the session is over, its carriers may take so long to be closed in order.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection that was dialled.
+pub(crate) type Dialed = (Box<dyn Carrier>, Option<SocketAddr>);
+type Dial = Pin<Box<dyn Future<Output = io::Result<Dialed>> + Send>>;
+/// Dials once: gets the carrier's number.
+pub(crate) type Dialer = Box<dyn FnMut(CarrierId) -> Dial + Send>;
+pub(crate) type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
+
+thread_local! {
+    /// Every carrier of this thread reads into the same buffer, so an idle one needs none.
+    static SCRATCH: Cell<PacketBatch> = Cell::default();
+}
+
+struct Link {
+    id: CarrierId,
+    carrier: Box<dyn Carrier>,
+    addr: Option<SocketAddr>,
+    /// To be half-closed once everything is written.
+    closing: bool,
+    /// Half-closed.
+    closed: bool,
+    read_ended: bool,
+}
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    links: Vec<Link>,
+    dialer: Option<Dialer>,
+    dials: Vec<(CarrierId, Dial)>,
+    fail_fast: bool,
+    on_event: Option<OnEvent>,
+    /// The server side: tells the listener of streams that came in.
+    on_incoming: Option<Box<dyn Fn() + Send>>,
+    sleep: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Bare acknowledgements were put off for a turn, so that the application's answer can carry them.
+    acks_put_off: bool,
+    linger_until: Option<Instant>,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, dialer: Option<Dialer>, on_event: Option<OnEvent>) -> Self {
+        Self {
+            shared,
+            links: Vec::new(),
+            dialer,
+            dials: Vec::new(),
+            fail_fast: false,
+            on_event,
+            on_incoming: None,
+            sleep: None,
+            acks_put_off: false,
+            linger_until: None,
+        }
+    }
+
+    /// The session is over if its first dial fails.
+    pub(crate) fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
+        self
+    }
+
+    pub(crate) fn on_incoming(mut self, tell: impl Fn() + Send + 'static) -> Self {
+        self.on_incoming = Some(Box::new(tell));
+        self
+    }
+
+    fn take_newcomers(&mut self) {
+        loop {
+            let (id, newcomer) = {
+                let mut state = self.shared.lock();
+                let Some(newcomer) = state.newcomers.pop_front() else { return };
+                (state.tunnel.attach(now()), newcomer)
+            };
+            let Newcomer { carrier, addr, early } = newcomer;
+            self.links.push(Link { id, carrier, addr, closing: false, closed: false, read_ended: false });
+            let mut state = self.shared.lock();
+            early.packets().for_each(|packet| state.tunnel.handle_packet(now(), id, packet));
+        }
+    }
+
+    fn poll_dials(&mut self, cx: &mut Context<'_>) {
+        let mut i = 0;
+        while i < self.dials.len() {
+            let Poll::Ready(outcome) = self.dials[i].1.as_mut().poll(cx) else {
+                i += 1;
+                continue;
+            };
+            let (id, _) = self.dials.swap_remove(i);
+            let mut state = self.shared.lock();
+            match outcome {
+                Ok((carrier, addr)) => {
+                    state.tunnel.handle_dialed(now(), id);
+                    drop(state);
+                    self.links.push(Link { id, carrier, addr, closing: false, closed: false, read_ended: false });
+                }
+                Err(error) => {
+                    state.last_dial_error = Some(error.to_string());
+                    if self.fail_fast && !state.connected {
+                        state.tunnel.fail(SessionError::NeverConnected(error.to_string()));
+                    } else {
+                        state.tunnel.handle_dial_failed(now(), id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads from every carrier. True: there may be more.
+    fn read(&mut self, cx: &mut Context<'_>, events: &mut Vec<tunnel::Event>) -> bool {
+        let mut scratch = SCRATCH.take();
+        let mut more = false;
+        for i in (0..self.links.len()).rev() {
+            let mut ended = None;
+            let link = &mut self.links[i];
+            for round in 0..READS_PER_TURN {
+                if link.read_ended {
+                    break;
+                }
+                match link.carrier.poll_recv(cx, &mut scratch) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(0)) => ended = Some(CarrierEnd::Closed),
+                    Poll::Ready(Ok(_)) => {
+                        let mut wakers = WakeList::default();
+                        let now = now();
+                        let mut state = self.shared.lock();
+                        scratch.packets().for_each(|packet| state.tunnel.handle_packet(now, link.id, packet));
+                        state.drain_events(&mut wakers, |event| events.push(event));
+                        drop(state);
+                        wakers.wake();
+                        more |= round + 1 == READS_PER_TURN;
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => ended = Some(why(&error)),
+                }
+                link.read_ended = true;
+            }
+            if let Some(why) = ended {
+                self.end_link(i, why);
+            }
+        }
+        scratch.clear(usize::MAX);
+        SCRATCH.set(scratch);
+        more
+    }
+
+    /// The connection has ended for reading, or is broken. What we have half-closed already is gone with that.
+    fn end_link(&mut self, at: usize, why: CarrierEnd) {
+        let link = &mut self.links[at];
+        let id = link.id;
+        if why == CarrierEnd::Closed && !link.closed {
+            // The peer closed first: close in order too, after what is still in the buffer.
+            link.closing = true;
+        } else {
+            self.links.remove(at);
+        }
+        self.shared.lock().tunnel.handle_ended(now(), id, why);
+    }
+
+    /// Writes packets as long as carriers take them. True: there may be more.
+    fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut more = false;
+        for i in (0..self.links.len()).rev() {
+            match self.write_link(cx, i) {
+                Ok(unfinished) => more |= unfinished,
+                Err(error) => self.end_link(i, broken(&error)),
+            }
+        }
+        more
+    }
+
+    fn write_link(&mut self, cx: &mut Context<'_>, at: usize) -> io::Result<bool> {
+        let link = &mut self.links[at];
+        for _ in 0..WRITES_PER_TURN {
+            if link.closing || link.closed {
+                break;
+            }
+            match link.carrier.poll_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Ok(false),
+            }
+            let batch = link.carrier.buffer();
+            let now = now();
+            let mut exhausted = false;
+            {
+                let mut state = self.shared.lock();
+                while batch.len() < WRITE_CHUNK {
+                    if !batch.push_with(|out| state.tunnel.poll_transmit(now, link.id, out)) {
+                        exhausted = true;
+                        break;
+                    }
+                }
+            }
+            match link.carrier.poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return Ok(false),
+            }
+            if exhausted {
+                return Ok(false);
+            }
+        }
+        Ok(!link.closing && !link.closed)
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut acted = false;
+        loop {
+            let Some(action) = self.shared.lock().tunnel.poll_action() else { return acted };
+            acted = true;
+            match action {
+                Action::Dial(id) => match &mut self.dialer {
+                    Some(dialer) => self.dials.push((id, dialer(id))),
+                    None => self.shared.lock().tunnel.handle_dial_failed(now(), id),
+                },
+                Action::CloseWrite(id) => self.links.iter_mut().filter(|l| l.id == id).for_each(|l| l.closing = true),
+                Action::Drop(id) => {
+                    self.dials.retain(|(dial, _)| *dial != id);
+                    self.links.retain(|link| link.id != id);
+                }
+            }
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Half-closes what is to be half-closed, and lets go of what has ended both ways.
+    fn close_links(&mut self, cx: &mut Context<'_>) {
+        self.links.retain_mut(|link| {
+            if link.closing && !link.closed {
+                match link.carrier.poll_close_write(cx) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Ok(())) => link.closed = true,
+                    Poll::Ready(Err(_)) => return false,
+                }
+            }
+            !(link.closed && link.read_ended)
+        });
+    }
+
+    fn tell(&mut self, events: Vec<tunnel::Event>) {
+        for event in events {
+            if event == tunnel::Event::Incoming {
+                self.on_incoming.iter().for_each(|tell| tell());
+                continue;
+            }
+            let Some(on_event) = &self.on_event else { continue };
+            let addr = |id| self.links.iter().find(|link| link.id == id).and_then(|link| link.addr);
+            on_event(match event {
+                tunnel::Event::CarrierUp { id, gap, resent } => {
+                    Event::CarrierUp { number: id.0, addr: addr(id), gap, resent }
+                }
+                tunnel::Event::CarrierLost { id, why, age, unacknowledged } => {
+                    Event::CarrierLost { number: id.0, reason: why, age, unacknowledged }
+                }
+                tunnel::Event::DialFailed { id, next_in } => {
+                    let error = self.shared.lock().last_dial_error.clone();
+                    let error = error.unwrap_or_else(|| "no answer".to_owned());
+                    Event::DialFailed { number: id.0, error, next_in }
+                }
+                tunnel::Event::Ended(_) => match self.shared.lock().ended() {
+                    Some(error) => Event::SessionEnded(error),
+                    None => continue,
+                },
+                _ => continue,
+            });
+        }
+    }
+
+    /// Sets the timer to `at`. True: it is due already.
+    fn set_timer(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> bool {
+        let Some(at) = at else {
+            self.sleep = None;
+            return false;
+        };
+        match &mut self.sleep {
+            Some((set, _)) if *set == at => {}
+            Some((set, sleep)) => {
+                *set = at;
+                sleep.as_mut().reset(at.into());
+            }
+            None => self.sleep = Some((at, Box::pin(tokio::time::sleep_until(at.into())))),
+        }
+        self.sleep.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready())
+    }
+}
+
+fn why(error: &io::Error) -> CarrierEnd {
+    match error.kind() {
+        io::ErrorKind::InvalidData => CarrierEnd::BadPacket,
+        kind => CarrierEnd::Failed(kind),
+    }
+}
+
+/// A failed write tells of the peer's close what a read will tell, too; both end the carrier.
+fn broken(error: &io::Error) -> CarrierEnd {
+    CarrierEnd::Failed(error.kind())
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        {
+            // Parked before looking for work: what comes after this wakes us again.
+            let mut state = this.shared.lock();
+            state.driver = Some(cx.waker().clone());
+            state.turns += 1;
+        }
+        let mut events = Vec::new();
+        this.take_newcomers();
+        this.poll_dials(cx);
+        let mut more = this.read(cx, &mut events);
+        let put_off = {
+            let mut state = this.shared.lock();
+            let now = now();
+            if state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                state.tunnel.handle_timeout(now);
+            }
+            !this.acks_put_off && !more && state.tunnel.only_acks_waiting(now)
+        };
+        this.acks_put_off = put_off;
+        if put_off {
+            more = true;
+        } else {
+            more |= this.write(cx);
+        }
+        more |= this.act(cx);
+        this.close_links(cx);
+
+        let mut wakers = WakeList::default();
+        let (timeout, ended) = {
+            let mut state = this.shared.lock();
+            state.drain_events(&mut wakers, |event| events.push(event));
+            (state.tunnel.poll_timeout(), state.tunnel.ended().is_some())
+        };
+        wakers.wake();
+        this.tell(events);
+
+        let timeout = if ended {
+            let until = *this.linger_until.get_or_insert_with(|| now() + LINGER);
+            if this.links.is_empty() || now() >= until {
+                return Poll::Ready(());
+            }
+            Some(until)
+        } else {
+            timeout
+        };
+        if more || this.set_timer(cx, timeout) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    /// Also when the runtime goes down under a session that lives: nobody may wait for ever.
+    fn drop(&mut self) {
+        let mut wakers = WakeList::default();
+        let mut state = self.shared.lock();
+        state.driver_gone = true;
+        state.newcomers.clear();
+        state.tunnel.abort();
+        state.drain_events(&mut wakers, |_| {});
+        drop(state);
+        wakers.wake();
+    }
+}

@@ -1,0 +1,342 @@
+//! The session and reliability layer: smux over KCP.
+//!
+//! In: packets, bytes that the application writes. Out: packets, bytes that the application reads. [`Engine`] knows nothing of carriers but
+//! whether there is one. Frames are made only when KCP has a place for them, so nothing waits between the two layers.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use kcp::{Kcp, Resume, Retransmission, Sn};
+use smux::{Mux, Side, StreamError, StreamId};
+
+use crate::config::{Config, GO_KEEPALIVE, LEAST_STREAM_WINDOW};
+use crate::error::SessionError;
+
+/// A smux NOP, version 2: the client's first segment, so that a session exists before its first stream.
+const NOP: [u8; 8] = [2, 3, 0, 0, 0, 0, 0, 0];
+
+/// Who the peer is, as far as its packets have told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Nothing heard yet.
+    #[default]
+    Unknown,
+    /// It speaks control packets.
+    Ours,
+    /// A Go program on kcp-go and smux, or something that behaves like one.
+    Go,
+}
+
+/// What a packet brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// The peer acknowledged something that it had not before.
+    pub acknowledged: bool,
+    /// A segment came that extends what was received in order.
+    pub data: bool,
+}
+
+impl Received {
+    pub(crate) fn progress(self) -> bool {
+        self.acknowledged || self.data
+    }
+}
+
+pub(crate) struct Engine {
+    kcp: Kcp,
+    mux: Mux,
+    attached: bool,
+    keepalive: Option<Duration>,
+    peer: PeerKind,
+    /// FINs on their way: the segment that carries each, in order.
+    fins: VecDeque<(Sn, StreamId)>,
+    events: VecDeque<EngineEvent>,
+    srtt: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EngineEvent {
+    Incoming,
+    Readable(StreamId),
+    Writable(StreamId),
+    Delivered(StreamId),
+}
+
+impl Engine {
+    pub(crate) fn new(now: Instant, side: Side, conv: u32, config: &Config) -> Self {
+        let kcp_config = kcp::Config {
+            send_window: config.window,
+            recv_window: config.window,
+            initial_sn: config.initial_sn,
+            ..kcp::Config::default()
+        };
+        let mux_config = smux::Config {
+            initial_window: config.stream_window.max(LEAST_STREAM_WINDOW),
+            max_window: config.max_stream_window,
+            max_buffered: config.max_buffered,
+            send_buffer: config.send_buffer,
+            max_streams: config.max_streams,
+            ..smux::Config::default()
+        };
+        let mut kcp = Kcp::new(now, conv, kcp_config);
+        if side == Side::Client {
+            kcp.write(&NOP);
+        }
+        kcp.suspend();
+        let mut mux = Mux::new(now, side, mux_config);
+        mux.set_keepalive(now, None);
+        let mut engine = Self {
+            kcp,
+            mux,
+            attached: false,
+            keepalive: config.keepalive,
+            peer: PeerKind::Unknown,
+            fins: VecDeque::new(),
+            events: VecDeque::new(),
+            srtt: None,
+        };
+        engine.update_fin_quiet();
+        engine
+    }
+
+    pub(crate) fn peer(&self) -> PeerKind {
+        self.peer
+    }
+
+    /// A capability, once known, stays with the session: nothing turns a peer of ours back into a Go program.
+    pub(crate) fn set_peer(&mut self, now: Instant, peer: PeerKind) {
+        if self.peer == peer || self.peer == PeerKind::Ours {
+            return;
+        }
+        self.peer = peer;
+        self.kcp.set_retransmission(match peer {
+            PeerKind::Ours => Retransmission::TailProbe,
+            PeerKind::Unknown | PeerKind::Go => Retransmission::Timeout,
+        });
+        self.update_fin_quiet();
+        self.update_keepalive(now);
+    }
+
+    /// Towards a Go program a FIN may mean "throw away what is not read yet", so it waits until the stream is quiet.
+    fn update_fin_quiet(&mut self) {
+        let quiet = self.srtt.map_or(Duration::from_secs(1), |srtt| (srtt * 4).max(Duration::from_secs(1)));
+        self.mux.set_fin_quiet((self.peer != PeerKind::Ours).then_some(quiet));
+    }
+
+    fn update_keepalive(&mut self, now: Instant) {
+        let interval = match (self.keepalive, self.peer) {
+            _ if !self.attached => None,
+            (Some(interval), PeerKind::Go) => Some(interval.min(GO_KEEPALIVE)),
+            (interval, _) => interval,
+        };
+        self.mux.set_keepalive(now, interval);
+    }
+
+    // Carriers.
+
+    /// There is a new carrier. What is unacknowledged goes out again, at once or when the peer's una is known.
+    pub(crate) fn resume(&mut self, now: Instant, how: Resume) {
+        self.attached = true;
+        self.kcp.resume(now, how);
+        self.update_keepalive(now);
+    }
+
+    /// There is no carrier: nothing is sent, no timer runs.
+    pub(crate) fn suspend(&mut self, now: Instant) {
+        self.attached = false;
+        self.kcp.suspend();
+        self.update_keepalive(now);
+    }
+
+    /// The peer told what it has, beside KCP. True if that was news.
+    pub(crate) fn handle_una(&mut self, now: Instant, una: Sn) -> bool {
+        let before = self.kcp.una();
+        self.kcp.handle_una(now, una);
+        self.deliver_fins();
+        self.kcp.una() != before
+    }
+
+    pub(crate) fn ask_window(&mut self) {
+        self.kcp.ask_window();
+    }
+
+    pub(crate) fn handle_rtt(&mut self, sample: Duration) {
+        self.kcp.handle_rtt(sample);
+        self.note_srtt();
+    }
+
+    // Packets.
+
+    /// Takes in one KCP packet. One that does not parse changes nothing and is only counted.
+    pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<Received>, SessionError> {
+        let before = (self.kcp.una(), self.kcp.rcv_nxt());
+        if self.kcp.handle_packet(now, packet).is_err() {
+            return Ok(None);
+        }
+        let received = Received { acknowledged: self.kcp.una() != before.0, data: self.kcp.rcv_nxt() != before.1 };
+        self.pass_up(now)?;
+        if received.acknowledged {
+            self.deliver_fins();
+            self.note_srtt();
+        }
+        Ok(Some(received))
+    }
+
+    /// Moves bytes in order from KCP to smux, as far as smux has room. What stays closes KCP's window.
+    fn pass_up(&mut self, now: Instant) -> Result<(), SessionError> {
+        while self.mux.has_room() {
+            let Some(chunk) = self.kcp.peek() else { break };
+            self.mux.handle_bytes(now, chunk)?;
+            self.kcp.consume();
+        }
+        self.collect_events();
+        Ok(())
+    }
+
+    fn note_srtt(&mut self) {
+        let srtt = self.kcp.srtt();
+        if srtt != self.srtt {
+            self.srtt = srtt;
+            if let Some(srtt) = srtt {
+                self.mux.set_rtt(srtt);
+            }
+            if self.peer != PeerKind::Ours {
+                self.update_fin_quiet();
+            }
+        }
+    }
+
+    /// Appends the next packet. False: nothing to send now.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        if !self.attached {
+            return false;
+        }
+        if !self.kcp.is_learning() && self.mux.wants_transmit() {
+            let sn = self.kcp.fill_sn();
+            let mux = &mut self.mux;
+            self.kcp.fill(|segment, room| {
+                mux.poll_transmit(now, segment, room);
+            });
+            self.collect_mux_events(sn);
+        }
+        self.kcp.poll_transmit(now, out)
+    }
+
+    /// Nothing but acknowledgements wait to be sent: they may as well ride on what the application answers.
+    pub(crate) fn only_acks_waiting(&self, now: Instant) -> bool {
+        !self.mux.wants_transmit() && self.kcp.only_acks_waiting(now)
+    }
+
+    fn collect_events(&mut self) {
+        let sn = self.kcp.fill_sn();
+        self.collect_mux_events(sn);
+    }
+
+    /// `sn` is the segment into which frames went since the last call.
+    fn collect_mux_events(&mut self, sn: Sn) {
+        while let Some(event) = self.mux.poll_event() {
+            let event = match event {
+                smux::Event::Incoming => EngineEvent::Incoming,
+                smux::Event::Readable(id) => EngineEvent::Readable(id),
+                smux::Event::Writable(id) => EngineEvent::Writable(id),
+                smux::Event::FinSent(id) => {
+                    self.fins.push_back((sn, id));
+                    continue;
+                }
+                _ => continue,
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    fn deliver_fins(&mut self) {
+        while let Some(&(sn, id)) = self.fins.front() {
+            if self.kcp.una().distance_from(sn) <= 0 {
+                break;
+            }
+            self.fins.pop_front();
+            self.events.push_back(EngineEvent::Delivered(id));
+        }
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<EngineEvent> {
+        self.events.pop_front()
+    }
+
+    // Time.
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.kcp.handle_timeout(now);
+        self.mux.handle_timeout(now);
+        self.collect_events();
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let kcp = if self.attached { self.kcp.poll_timeout() } else { None };
+        kcp.into_iter().chain(self.mux.poll_timeout()).min()
+    }
+
+    // Streams.
+
+    pub(crate) fn open(&mut self) -> Result<StreamId, smux::OpenError> {
+        self.mux.open()
+    }
+
+    pub(crate) fn accept(&mut self) -> Option<StreamId> {
+        self.mux.accept()
+    }
+
+    pub(crate) fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
+        self.mux.write(id, bytes)
+    }
+
+    /// As [`Mux::read`]; the place that reading made is filled from KCP at once.
+    pub(crate) fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
+        let read = self.mux.read(now, id, buf).map_err(ReadError::Stream)?;
+        self.pass_up(now).map_err(ReadError::Session)?;
+        Ok(read)
+    }
+
+    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+        self.mux.finish(id)
+    }
+
+    pub(crate) fn close_stream(&mut self, now: Instant, id: StreamId) -> Result<(), SessionError> {
+        self.mux.close(id);
+        self.pass_up(now)
+    }
+
+    /// Every stream is finished, at once: what a Go program still has to say is not waited for.
+    pub(crate) fn finish_all(&mut self) {
+        self.mux.set_fin_quiet(None);
+        self.mux.finish_all();
+    }
+
+    pub(crate) fn set_peer_window(&mut self, bytes: u32) {
+        self.mux.set_peer_window(bytes.max(LEAST_STREAM_WINDOW));
+    }
+
+    // Facts.
+
+    pub(crate) fn kcp(&self) -> &Kcp {
+        &self.kcp
+    }
+
+    pub(crate) fn mux(&self) -> &Mux {
+        &self.mux
+    }
+
+    pub(crate) fn srtt(&self) -> Option<Duration> {
+        self.srtt
+    }
+
+    /// All that was written has been sent and acknowledged.
+    pub(crate) fn is_done(&self) -> bool {
+        self.mux.is_quiet() && self.kcp.all_acknowledged()
+    }
+}
+
+pub(crate) enum ReadError {
+    Stream(StreamError),
+    Session(SessionError),
+}

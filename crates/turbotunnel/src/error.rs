@@ -1,0 +1,86 @@
+//! Why a session is over, why a carrier is.
+
+use std::io;
+use std::time::Duration;
+
+use crate::control::ByeReason;
+
+/// Why a session is over. A dead carrier is not among the reasons: sessions outlive carriers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// This side closed it, and the peer has everything.
+    #[error("session closed")]
+    Closed,
+    /// This side closed it, but the peer did not acknowledge everything within [`Config::close_limit`](crate::Config::close_limit).
+    #[error("session closed, the peer did not acknowledge the last {unacknowledged} segments")]
+    ClosedUnacknowledged {
+        /// Segments of up to 1,376 bytes that may not have arrived.
+        unacknowledged: usize,
+    },
+    /// The peer ended the session. What it sent before that can still be read.
+    #[error("session ended by the peer ({})", describe(*.0))]
+    ClosedByPeer(ByeReason),
+    /// No carrier came up: with `fail_fast` after the first dial, otherwise within the time to live. Is the server running?
+    #[error("cannot reach the server: {0}")]
+    NeverConnected(String),
+    /// Nothing heard from the peer for the time to live, over however many carriers.
+    #[error("nothing heard from the peer for {0:?}")]
+    GaveUp(Duration),
+    /// The server does not know this session (any more): it was restarted, or it has waited longer than its time to live.
+    #[error("the server does not know this session any more")]
+    Unknown,
+    /// No more streams fit into the session now ([`Config::max_streams`](crate::Config::max_streams)). The session itself goes on.
+    #[error("too many open streams")]
+    TooManyStreams,
+    /// The peer broke smux; the bytes after that point mean nothing.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] smux::ProtocolError),
+}
+
+fn describe(reason: ByeReason) -> &'static str {
+    match reason {
+        ByeReason::Done => "done",
+        ByeReason::Protocol => "it says we broke the protocol",
+        ByeReason::Shutdown => "it shuts down",
+        ByeReason::Other(_) => "for an unknown reason",
+    }
+}
+
+impl From<SessionError> for io::Error {
+    fn from(error: SessionError) -> Self {
+        let kind = match &error {
+            SessionError::Closed | SessionError::ClosedByPeer(_) => io::ErrorKind::ConnectionAborted,
+            SessionError::NeverConnected(_) => io::ErrorKind::ConnectionRefused,
+            SessionError::GaveUp(_) | SessionError::ClosedUnacknowledged { .. } => io::ErrorKind::TimedOut,
+            SessionError::Unknown => io::ErrorKind::ConnectionReset,
+            SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
+            SessionError::Protocol(_) => io::ErrorKind::InvalidData,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Why a carrier is out of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CarrierEnd {
+    /// The peer, or somebody in between, closed it in order (FIN).
+    #[error("closed by peer")]
+    Closed,
+    /// Reading or writing failed.
+    #[error("{}", io::Error::from(*.0))]
+    Failed(io::ErrorKind),
+    /// Nothing came although something was owed.
+    #[error("silent")]
+    Silent,
+    /// The peer sends on a newer one.
+    #[error("replaced by a newer one")]
+    Replaced,
+    /// It delivered something that is not a packet.
+    #[error("not the expected format")]
+    BadPacket,
+    /// Whoever answers there does not know the session.
+    #[error("the server does not know the session")]
+    Forgotten,
+}

@@ -1,0 +1,439 @@
+//! The server: takes connections, finds out which session each belongs to, and hands it over.
+//!
+//! ```text
+//! connection -> stranger: 8 bytes of id -> known session  -> handed to it at once
+//!                                       -> unknown        -> waits for the first packet of a new session
+//!                                       -> neither        -> held silently until 10 s are over
+//! ```
+//!
+//! Somebody who is refused is held, not closed: a Go client dials again at once, thousands of times a second, when it is closed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use crate::SessionId;
+use crate::carrier::{Carrier, StreamCarrier, tcp};
+use crate::config::Config;
+use crate::control::Control;
+use crate::driver::Driver;
+use crate::encapsulation::PacketBatch;
+use crate::session::{Event, Session};
+use crate::session_map::{Known, SessionMap};
+use crate::shared::{Newcomer, Shared, now};
+use crate::stream::Stream;
+use crate::tunnel::{Tunnel, opening_conv};
+
+/// A connection has to say within this time which session it belongs to.
+const STRANGER_LIMIT: Duration = Duration::from_secs(10);
+/// Connections that have not said it yet. More wait in the kernel's queue.
+const STRANGERS: usize = 1024;
+/// What a stranger may send before it belongs to a session.
+const EARLY_LIMIT: usize = 64 << 10;
+/// New sessions a second, and how many may come at once.
+const NEW_SESSIONS_PER_SECOND: f64 = 500.0;
+const NEW_SESSIONS_BURST: f64 = 2000.0;
+/// New sessions waiting for `accept_session`; beyond it the oldest are not offered any more.
+const FRESH: usize = 1024;
+/// Pause after an accept that failed, for want of descriptors mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a stream came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its session.
+    pub session: SessionId,
+    /// Its number in the session.
+    pub stream: u32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} stream {}", self.session.short(), self.stream)
+    }
+}
+
+type OnEvent = Arc<dyn Fn(SessionId, Event) + Send + Sync>;
+
+/// Accepts sessions and their streams.
+///
+/// Dropping it ends the accepting of connections; sessions that exist go on as long as their carriers live.
+pub struct Listener {
+    server: Arc<Server>,
+    local_addr: Option<SocketAddr>,
+    accepting: Option<AbortHandle>,
+}
+
+struct Server {
+    config: Config,
+    sessions: SessionMap,
+    strangers: Arc<Semaphore>,
+    on_event: Option<OnEvent>,
+    arrivals: Mutex<Arrivals>,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    /// Sessions with streams that wait to be accepted, each at most once.
+    with_streams: VecDeque<SessionId>,
+    fresh: VecDeque<Weak<Shared>>,
+    waiters: Vec<Waker>,
+    allowance: f64,
+    counted: Option<Instant>,
+    refused: u64,
+}
+
+impl Arrivals {
+    /// Whether one more session may begin at `now` (token bucket).
+    fn admit(&mut self, now: Instant) -> bool {
+        let since = self.counted.replace(now).map(|at| now.saturating_duration_since(at).as_secs_f64());
+        let allowance = since.map_or(NEW_SESSIONS_BURST, |s| self.allowance + s * NEW_SESSIONS_PER_SECOND);
+        self.allowance = allowance.min(NEW_SESSIONS_BURST);
+        if self.allowance < 1.0 {
+            self.refused += 1;
+            return false;
+        }
+        self.allowance -= 1.0;
+        true
+    }
+}
+
+impl Server {
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, change: impl FnOnce(&mut Arrivals)) {
+        let waiters = {
+            let mut arrivals = self.arrivals();
+            change(&mut arrivals);
+            std::mem::take(&mut arrivals.waiters)
+        };
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Finds out where a connection belongs, and sees to it until then.
+    async fn receive<IO>(self: Arc<Self>, mut io: IO, from: Option<SocketAddr>)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let deadline = tokio::time::Instant::now() + STRANGER_LIMIT;
+        let introduction = async {
+            let mut id = [0; SessionId::LEN];
+            io.read_exact(&mut id).await?;
+            let id = SessionId(id);
+            let mut carrier = StreamCarrier::server(io);
+            match self.sessions.get(now(), id) {
+                Known::Live(shared) => {
+                    let newcomer = Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new() };
+                    if let Err(newcomer) = shared.attach(newcomer) {
+                        hold(newcomer.carrier).await;
+                    }
+                }
+                Known::Ended => {
+                    self.answer_unknown(&mut carrier).await?;
+                }
+                Known::Unknown => {
+                    if let Some((conv, early)) = self.opening(&mut carrier).await? {
+                        self.begin(id, conv, Newcomer { carrier: Box::new(carrier), addr: from, early }).await;
+                    }
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whoever is slow, or speaks something else, is dropped in silence.
+        let _ = tokio::time::timeout_at(deadline, introduction).await;
+    }
+
+    /// Reads packets until one opens a session. `None`: the stranger went away. While it only says what belongs to no session it is held.
+    async fn opening(&self, carrier: &mut impl Carrier) -> io::Result<Option<(u32, PacketBatch)>> {
+        let mut early = PacketBatch::new();
+        let mut batch = PacketBatch::new();
+        while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
+            let mut conv = None;
+            for packet in batch.packets() {
+                if early.len() + packet.len() > EARLY_LIMIT {
+                    return Err(io::ErrorKind::QuotaExceeded.into());
+                }
+                if let Some(unknown) = self.unknown_answer(packet) {
+                    send(carrier, &unknown).await?;
+                    continue;
+                }
+                early.push(packet);
+                conv = conv.or_else(|| opening_conv(packet, self.config.initial_sn));
+            }
+            if let Some(conv) = conv
+                && self.arrivals().admit(now())
+            {
+                return Ok(Some((conv, early)));
+            }
+            if conv.is_some() {
+                early.clear(0);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells everyone who asks that his session is not known here, until he goes.
+    async fn answer_unknown(&self, carrier: &mut impl Carrier) -> io::Result<()> {
+        let mut batch = PacketBatch::new();
+        while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
+            for packet in batch.packets() {
+                if let Some(unknown) = self.unknown_answer(packet) {
+                    send(carrier, &unknown).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A HELLO of somebody who has heard from the session before; here nobody has.
+    fn unknown_answer(&self, packet: &[u8]) -> Option<Control> {
+        match Control::decode(packet)? {
+            Control::Hello(hello) if hello.heard => Some(Control::Unknown { conv: hello.conv }),
+            _ => None,
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, id: SessionId, conv: u32, newcomer: Newcomer) {
+        let Ok(token) = SessionId::random() else { return hold(newcomer.carrier).await };
+        let new = || {
+            let tunnel = Tunnel::server(now(), self.config.clone(), conv, token.0);
+            Arc::new(Shared::new(id, tunnel))
+        };
+        let (shared, is_new) = self.sessions.insert(id, new);
+        if is_new {
+            self.spawn_driver(shared.clone());
+            self.wake(|arrivals| {
+                if arrivals.fresh.len() >= FRESH {
+                    arrivals.fresh.pop_front();
+                }
+                arrivals.fresh.push_back(Arc::downgrade(&shared));
+            });
+        }
+        if let Err(newcomer) = shared.attach(newcomer) {
+            hold(newcomer.carrier).await;
+        }
+    }
+
+    fn spawn_driver(self: &Arc<Self>, shared: Arc<Shared>) {
+        let id = shared.id;
+        let on_event =
+            self.on_event.clone().map(|tell| -> crate::driver::OnEvent { Arc::new(move |event| tell(id, event)) });
+        let incoming = Arc::downgrade(self);
+        let driver = Driver::new(shared, None, on_event).on_incoming(move || {
+            if let Some(server) = incoming.upgrade() {
+                server.wake(|arrivals| {
+                    if !arrivals.with_streams.contains(&id) {
+                        arrivals.with_streams.push_back(id);
+                    }
+                });
+            }
+        });
+        let server = self.clone();
+        tokio::spawn(async move {
+            driver.await;
+            server.sessions.remove(now(), id);
+        });
+    }
+
+    /// A stream of the session whose turn it is. Sessions take turns, one stream each.
+    fn next_stream(&self) -> Option<Stream> {
+        loop {
+            let id = self.arrivals().with_streams.pop_front()?;
+            let Known::Live(shared) = self.sessions.get(now(), id) else { continue };
+            if let Some(stream) = Session::server(shared).try_accept() {
+                self.arrivals().with_streams.push_back(id);
+                return Some(stream);
+            }
+        }
+    }
+
+    fn next_session(&self) -> Option<Session> {
+        loop {
+            let shared = self.arrivals().fresh.pop_front()?;
+            if let Some(shared) = shared.upgrade() {
+                return Some(Session::server(shared));
+            }
+        }
+    }
+
+    /// Takes what `next` gives, or waits until there is something new.
+    async fn take<T>(&self, next: impl Fn(&Self) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            // Parked before looking: what comes in between wakes us.
+            let mut arrivals = self.arrivals();
+            if !arrivals.waiters.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                arrivals.waiters.push(cx.waker().clone());
+            }
+            drop(arrivals);
+            next(self).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Reads and forgets, until the peer closes or the caller's deadline comes.
+async fn hold(mut carrier: Box<dyn Carrier>) {
+    let mut batch = PacketBatch::new();
+    while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await.is_ok_and(|read| read > 0) {}
+}
+
+async fn send(carrier: &mut impl Carrier, control: &Control) -> io::Result<()> {
+    carrier.buffer().push_with(|out| {
+        control.encode(out);
+        true
+    });
+    poll_fn(|cx| carrier.poll_flush(cx)).await
+}
+
+impl Listener {
+    /// Listens on TCP with default settings, in the worked example's plain format.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on.
+    pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::builder().bind(addr).await
+    }
+
+    /// How to make one with other settings.
+    pub fn builder() -> ListenerBuilder {
+        ListenerBuilder::default()
+    }
+
+    /// The address that [`Listener::bind`] got.
+    ///
+    /// # Errors
+    ///
+    /// It listens nowhere and only takes connections from [`Listener::attach`].
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Waits for the next stream of any session. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// None at present; the shape is `TcpListener::accept`'s.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        let stream = self.server.take(Server::next_stream).await;
+        let peer = Peer { session: stream.session().id(), stream: stream.id() };
+        Ok((stream, peer))
+    }
+
+    /// Waits for the next new session, for servers that look after sessions themselves ([`Session::accept`]). Cancel-safe. Use either this or
+    /// [`Listener::accept`].
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub async fn accept_session(&self) -> io::Result<Session> {
+        Ok(self.server.take(Server::next_session).await)
+    }
+
+    /// Takes a connection that somebody else has accepted: a WebSocket upgrade, the inside of a TLS connection ... The first thing on it has to be the
+    /// session id. Must be called within a tokio runtime.
+    pub fn attach(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
+        let server = self.server.clone();
+        tokio::spawn(async move {
+            let Ok(_permit) = server.strangers.clone().acquire_owned().await else { return };
+            server.receive(io, from).await;
+        });
+    }
+
+    /// Sessions that exist, attached or not.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.server.sessions.len()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("local_addr", &self.local_addr).field("sessions", &self.sessions()).finish()
+    }
+}
+
+/// Makes a [`Listener`].
+#[derive(Default)]
+#[must_use]
+pub struct ListenerBuilder {
+    config: Config,
+    on_event: Option<OnEvent>,
+}
+
+impl ListenerBuilder {
+    /// Settings of each session.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Told of carriers lost and gained, and of sessions that end. It runs in the sessions' tasks: it must not block.
+    pub fn on_event(mut self, on_event: impl Fn(SessionId, Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(on_event));
+        self
+    }
+
+    /// Listens on TCP.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on.
+    pub async fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Listener> {
+        let tcp = TcpListener::bind(addr).await?;
+        let local_addr = tcp.local_addr()?;
+        let mut listener = self.detached();
+        listener.local_addr = Some(local_addr);
+        let server = listener.server.clone();
+        let accepting = tokio::spawn(async move {
+            loop {
+                let Ok(permit) = server.strangers.clone().acquire_owned().await else { return };
+                match tcp.accept().await {
+                    Ok((stream, from)) => {
+                        tcp::configure(&stream);
+                        let server = server.clone();
+                        tokio::spawn(async move {
+                            server.receive(stream, Some(from)).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
+            }
+        });
+        listener.accepting = Some(accepting.abort_handle());
+        Ok(listener)
+    }
+
+    /// Listens nowhere: connections come from [`Listener::attach`] only.
+    pub fn detached(self) -> Listener {
+        let remember_for = self.config.time_to_live;
+        let server = Server {
+            config: self.config,
+            sessions: SessionMap::new(remember_for),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            on_event: self.on_event,
+            arrivals: Mutex::default(),
+        };
+        Listener { server: Arc::new(server), local_addr: None, accepting: None }
+    }
+}

@@ -1,0 +1,467 @@
+//! Which carrier is used, and when the next one is dialled.
+//!
+//! In: what happens to carriers ("4 came up", "5 ended", "something valid came on 4") and the time. Out: [`Action`]s for whoever
+//! holds the connections, and [`Change`]s for the engine above. Nothing here touches a connection or a byte of data, so a
+//! simulation reaches every rule of it.
+//!
+//! The rules, in one place:
+//!
+//! * Exactly one carrier sends: the newest. Older ones are read to their end, for a bounded time.
+//! * The client dials whenever there is no carrier, or the one there is silent ([`crate::silence`]), after the pause of
+//!   [`crate::backoff`]. Progress, and only progress, forgets the pause.
+//! * The server never dials. A newcomer takes over with a HELLO of a higher number, or, if the peer sends no HELLOs, with its first
+//!   valid packet, or at once if there is no other.
+//! * Nothing here gives a session up but its time to live.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use kcp::Sn;
+
+use crate::backoff::Backoff;
+use crate::error::CarrierEnd;
+use crate::silence::{Owed, Silence, Verdict};
+
+/// A carrier of one session, counted from 1 in the order of dialling (client) or arrival (server).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CarrierId(pub u32);
+
+/// What the holder of the connections has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Dial, and report the outcome under this number.
+    Dial(CarrierId),
+    /// Send no more on it once everything given to it is written, tell the peer so (half-close), and go on reading.
+    CloseWrite(CarrierId),
+    /// Close it, or give the dial up. No report is expected any more.
+    Drop(CarrierId),
+}
+
+/// What the engine above has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// This carrier sends from now on.
+    Attached(CarrierId),
+    /// The current carrier is out of use.
+    Detached { id: CarrierId, why: CarrierEnd, age: Duration },
+    /// A dial failed; the next one comes after the pause.
+    DialFailed { id: CarrierId, next_in: Duration },
+    /// Ask for a sign of life.
+    Probe(CarrierId),
+    /// The peer does not know the session: enough carriers have said so.
+    Unknown,
+    /// Nothing heard for the time to live.
+    Expired,
+}
+
+/// A dial may take so long.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// The client reads a replaced carrier to its end, at most for so long.
+const READ_OUT_CLIENT: Duration = Duration::from_secs(10);
+/// The server does the same, and leaves the first word to the client.
+const READ_OUT_SERVER: Duration = Duration::from_secs(30);
+/// A silent carrier is closed by the server after so long; the client has long dialled another.
+const SILENT_SERVER: Duration = Duration::from_secs(60);
+/// "Session unknown" is believed after so many carriers ...
+const REJECTIONS: u32 = 3;
+/// ... over at least so long: a load balancer may have sent one astray.
+const REJECTED_FOR: Duration = Duration::from_secs(2);
+/// Carriers of one session at the same time, on the server.
+const MAX_CARRIERS: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Dialing,
+    /// Server: connected, but another one sends.
+    Candidate,
+    Current,
+    /// Replaced: only reads.
+    ReadOnly,
+}
+
+#[derive(Debug)]
+struct Carrier {
+    id: CarrierId,
+    state: State,
+    since: Instant,
+    /// When it is dropped: a dial that takes too long, a replaced carrier that does not end.
+    deadline: Option<Instant>,
+    /// The number in its HELLO.
+    number: Option<u32>,
+    /// Client: what the peer had acknowledged when this carrier was dialled. Somebody who knows less is not the peer.
+    floor: Sn,
+    progress: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+#[derive(Debug)]
+pub(crate) struct Path {
+    role: Role,
+    carriers: Vec<Carrier>,
+    last_id: u32,
+    backoff: Backoff,
+    next_dial: Option<Instant>,
+    silence: Silence,
+    time_to_live: Duration,
+    last_contact: Instant,
+    rejections: Option<(Instant, u32)>,
+    last_made_progress: bool,
+    /// Peers of ours say HELLO on each carrier; until they do, a newcomer is nobody.
+    hello_required: bool,
+    actions: VecDeque<Action>,
+    changes: VecDeque<Change>,
+}
+
+impl Path {
+    /// The side that dials. The first dial is due at `now`.
+    pub(crate) fn client(now: Instant, time_to_live: Duration, seed: u64) -> Self {
+        let mut path = Self::new(now, Role::Client, time_to_live, seed);
+        path.schedule_dial(now);
+        path
+    }
+
+    /// The side that waits for [`Path::attach`].
+    pub(crate) fn server(now: Instant, time_to_live: Duration) -> Self {
+        Self::new(now, Role::Server, time_to_live, 0)
+    }
+
+    fn new(now: Instant, role: Role, time_to_live: Duration, seed: u64) -> Self {
+        Self {
+            role,
+            carriers: Vec::new(),
+            last_id: 0,
+            backoff: Backoff::new(seed),
+            next_dial: None,
+            silence: Silence::new(now, time_to_live),
+            time_to_live,
+            last_contact: now,
+            rejections: None,
+            last_made_progress: true,
+            hello_required: false,
+            actions: VecDeque::new(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    // Facts.
+
+    pub(crate) fn is_client(&self) -> bool {
+        self.role == Role::Client
+    }
+
+    /// The one that sends.
+    pub(crate) fn current(&self) -> Option<CarrierId> {
+        self.carriers.iter().find(|c| c.state == State::Current).map(|c| c.id)
+    }
+
+    /// Packets that come on it are listened to.
+    pub(crate) fn listens_to(&self, id: CarrierId) -> bool {
+        self.get(id).is_some_and(|c| c.state != State::Dialing)
+    }
+
+    /// A newcomer that has to say HELLO before it counts.
+    pub(crate) fn must_say_hello(&self, id: CarrierId) -> bool {
+        self.hello_required && self.get(id).is_some_and(|c| c.state == State::Candidate)
+    }
+
+    /// The least una that the peer can have if it is the peer.
+    pub(crate) fn floor(&self, id: CarrierId) -> Option<Sn> {
+        self.get(id).map(|c| c.floor)
+    }
+
+    /// Whether the carrier before this one brought anything forward.
+    pub(crate) fn last_made_progress(&self) -> bool {
+        self.last_made_progress
+    }
+
+    pub(crate) fn time_to_live(&self) -> Duration {
+        self.time_to_live
+    }
+
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_contact
+    }
+
+    fn get(&self, id: CarrierId) -> Option<&Carrier> {
+        self.carriers.iter().find(|c| c.id == id)
+    }
+
+    fn get_mut(&mut self, id: CarrierId) -> Option<&mut Carrier> {
+        self.carriers.iter_mut().find(|c| c.id == id)
+    }
+
+    // What has become known.
+
+    pub(crate) fn set_time_to_live(&mut self, time_to_live: Duration) {
+        self.time_to_live = time_to_live;
+        self.silence.time_to_live = time_to_live;
+    }
+
+    pub(crate) fn set_srtt(&mut self, srtt: Option<Duration>) {
+        self.silence.srtt = srtt;
+    }
+
+    /// A Go program gets twice the time: its answers may have been dropped.
+    pub(crate) fn set_patience(&mut self, factor: u32) {
+        self.silence.factor = factor;
+    }
+
+    pub(crate) fn require_hello(&mut self) {
+        self.hello_required = true;
+    }
+
+    pub(crate) fn set_owed(&mut self, now: Instant, owed: Owed) {
+        self.silence.owed(now, owed);
+    }
+
+    // What happens to carriers.
+
+    /// Client: the dial succeeded. The new carrier sends from now on.
+    pub(crate) fn handle_dialed(&mut self, now: Instant, id: CarrierId) {
+        if self.get(id).is_some_and(|c| c.state == State::Dialing) {
+            self.take_over(now, id);
+        }
+    }
+
+    /// Client: the dial failed.
+    pub(crate) fn handle_dial_failed(&mut self, now: Instant, id: CarrierId) {
+        let Some(at) = self.carriers.iter().position(|c| c.id == id && c.state == State::Dialing) else { return };
+        self.carriers.remove(at);
+        let wanted = self.current().is_none() || self.silence.is_dead();
+        let next_in = if wanted { self.schedule_dial(now) } else { Duration::ZERO };
+        self.changes.push_back(Change::DialFailed { id, next_in });
+    }
+
+    /// Server: somebody came with the session's id.
+    pub(crate) fn attach(&mut self, now: Instant) -> CarrierId {
+        if self.carriers.len() >= MAX_CARRIERS {
+            // The oldest that does not send; there is one, because only one sends.
+            if let Some(at) = self.carriers.iter().position(|c| c.state != State::Current) {
+                let old = self.carriers.remove(at);
+                self.actions.push_back(Action::Drop(old.id));
+            }
+        }
+        let id = self.add(now, State::Candidate, Sn::new(0));
+        if self.current().is_none() && !self.hello_required {
+            self.take_over(now, id);
+        }
+        id
+    }
+
+    fn add(&mut self, now: Instant, state: State, floor: Sn) -> CarrierId {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = CarrierId(self.last_id);
+        let deadline = (state == State::Dialing).then(|| now + DIAL_LIMIT);
+        self.carriers.push(Carrier { id, state, since: now, deadline, number: None, floor, progress: false });
+        id
+    }
+
+    /// Reading or writing has ended; the connection is gone or must go.
+    pub(crate) fn handle_ended(&mut self, now: Instant, id: CarrierId, why: CarrierEnd) {
+        let Some(at) = self.carriers.iter().position(|c| c.id == id) else { return };
+        if self.carriers[at].state == State::Dialing {
+            return self.handle_dial_failed(now, id);
+        }
+        let carrier = self.carriers.remove(at);
+        if carrier.state != State::Current {
+            return;
+        }
+        self.last_made_progress = carrier.progress;
+        self.changes.push_back(Change::Detached { id, why, age: now - carrier.since });
+        match self.role {
+            Role::Client => {
+                if !self.is_dialing() {
+                    self.schedule_dial(now);
+                }
+            }
+            Role::Server if self.hello_required => {}
+            Role::Server => {
+                if let Some(newest) = self.carriers.iter().rev().find(|c| c.state == State::Candidate).map(|c| c.id) {
+                    self.take_over(now, newest);
+                }
+            }
+        }
+    }
+
+    /// Makes `id` the one that sends. The one before is only read from now on.
+    fn take_over(&mut self, now: Instant, id: CarrierId) {
+        if let Some(old) = self.current() {
+            let dead = self.silence.is_dead();
+            let (client, since, progress) = {
+                let client = self.is_client();
+                let Some(old) = self.get_mut(old) else { return };
+                old.state = State::ReadOnly;
+                old.deadline = Some(now + if client { READ_OUT_CLIENT } else { READ_OUT_SERVER });
+                (client, old.since, old.progress)
+            };
+            self.last_made_progress = progress;
+            if client {
+                self.actions.push_back(Action::CloseWrite(old));
+            }
+            let why = if dead { CarrierEnd::Silent } else { CarrierEnd::Replaced };
+            self.changes.push_back(Change::Detached { id: old, why, age: now - since });
+        }
+        self.next_dial = None;
+        self.silence.restart(now);
+        if let Some(carrier) = self.get_mut(id) {
+            carrier.state = State::Current;
+            carrier.since = now;
+            carrier.deadline = None;
+            self.changes.push_back(Change::Attached(id));
+        }
+    }
+
+    /// Server: a HELLO with the client's `number` came on `id`. The highest number is the newest carrier.
+    pub(crate) fn handle_hello(&mut self, now: Instant, id: CarrierId, number: u32) {
+        let current = self.current();
+        let newest = current.and_then(|current| self.get(current)).and_then(|current| current.number);
+        let Some(carrier) = self.get_mut(id) else { return };
+        carrier.number = Some(number);
+        if current == Some(id) || carrier.state != State::Candidate {
+            return;
+        }
+        if newest.is_none_or(|newest| number.wrapping_sub(newest).cast_signed() > 0) {
+            self.take_over(now, id);
+        } else {
+            carrier.state = State::ReadOnly;
+            carrier.deadline = Some(now + READ_OUT_SERVER);
+        }
+    }
+
+    /// A valid packet came on `id`.
+    pub(crate) fn handle_heard(&mut self, now: Instant, id: CarrierId) {
+        self.last_contact = now;
+        let current = self.current();
+        if current == Some(id) {
+            if self.silence.is_dead() {
+                // It lives after all.
+                self.next_dial = None;
+                self.get_mut(id).into_iter().for_each(|c| c.deadline = None);
+            }
+            self.silence.heard(now);
+            return;
+        }
+        let candidate = self.get(id).is_some_and(|c| c.state == State::Candidate);
+        if candidate && !self.hello_required && current.is_none_or(|current| id > current) {
+            self.take_over(now, id);
+        }
+    }
+
+    /// Something was acknowledged, or new data came.
+    pub(crate) fn handle_progress(&mut self, now: Instant, id: CarrierId) {
+        self.backoff.progress();
+        self.rejections = None;
+        if let Some(carrier) = self.get_mut(id) {
+            carrier.progress = true;
+            if carrier.state == State::Current {
+                self.silence.data(now);
+            }
+        }
+    }
+
+    /// Client: whoever answers on `id` does not know the session.
+    pub(crate) fn handle_rejected(&mut self, now: Instant, id: CarrierId) {
+        if self.get(id).is_none() {
+            return;
+        }
+        let (first, count) = self.rejections.map_or((now, 1), |(first, count)| (first, count + 1));
+        self.rejections = Some((first, count));
+        self.actions.push_back(Action::Drop(id));
+        self.handle_ended(now, id, CarrierEnd::Forgotten);
+        if count >= REJECTIONS && now - first >= REJECTED_FOR {
+            self.changes.push_back(Change::Unknown);
+        }
+    }
+
+    // Dialling.
+
+    fn schedule_dial(&mut self, now: Instant) -> Duration {
+        let pause = self.backoff.next();
+        self.next_dial = Some(now + pause);
+        pause
+    }
+
+    /// Client: dial now, whatever the backoff says: the network has changed, or the user wants it.
+    pub(crate) fn dial_now(&mut self, now: Instant) {
+        if self.is_client() && !self.is_dialing() {
+            self.backoff.progress();
+            self.next_dial = Some(now);
+        }
+    }
+
+    /// The session is over: no more dials, and every connection is closed in order.
+    pub(crate) fn stop(&mut self) {
+        self.next_dial = None;
+        for carrier in self.carriers.drain(..) {
+            self.actions.push_back(match carrier.state {
+                State::Dialing => Action::Drop(carrier.id),
+                _ => Action::CloseWrite(carrier.id),
+            });
+        }
+    }
+
+    // Time.
+
+    /// `una` is what the peer has acknowledged so far, for the carriers dialled now.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, una: Sn) {
+        if now >= self.last_contact + self.time_to_live {
+            self.changes.push_back(Change::Expired);
+            return;
+        }
+        while let Some(late) = self.carriers.iter().find(|c| c.deadline.is_some_and(|at| now >= at)).map(|c| c.id) {
+            self.actions.push_back(Action::Drop(late));
+            self.handle_ended(now, late, CarrierEnd::Silent);
+        }
+        if let Some(current) = self.current() {
+            match self.silence.handle_timeout(now) {
+                Some(Verdict::Probe) => self.changes.push_back(Change::Probe(current)),
+                Some(Verdict::Dead) if self.is_client() => {
+                    if !self.is_dialing() {
+                        self.schedule_dial(now);
+                    }
+                }
+                Some(Verdict::Dead) => {
+                    if let Some(carrier) = self.get_mut(current) {
+                        carrier.deadline = Some(now + SILENT_SERVER);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.dial_if_due(now, una);
+    }
+
+    /// Starts the dial whose pause is over. `una` is what the peer has acknowledged so far.
+    pub(crate) fn dial_if_due(&mut self, now: Instant, una: Sn) {
+        if self.next_dial.is_some_and(|at| now >= at) {
+            self.next_dial = None;
+            let id = self.add(now, State::Dialing, una);
+            self.actions.push_back(Action::Dial(id));
+        }
+    }
+
+    fn is_dialing(&self) -> bool {
+        self.carriers.iter().any(|c| c.state == State::Dialing)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let silence = self.current().and_then(|_| self.silence.poll_timeout());
+        let deadlines = self.carriers.iter().filter_map(|c| c.deadline);
+        let expiry = self.last_contact + self.time_to_live;
+        self.next_dial.into_iter().chain(silence).chain(deadlines).chain([expiry]).min()
+    }
+
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+}

@@ -1,0 +1,334 @@
+//! A handle to a session, and how a client makes one.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::SessionId;
+use crate::carrier::{Carrier, StreamCarrier, tcp};
+use crate::config::Config;
+use crate::driver::{Dialed, Dialer, Driver, OnEvent};
+use crate::error::{CarrierEnd, SessionError};
+use crate::shared::{Shared, State, now};
+use crate::stream::Stream;
+use crate::tunnel::{CarrierId, StreamFailure, Tunnel};
+
+/// What happens to a session, as told to [`Builder::on_event`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A carrier is in use.
+    CarrierUp {
+        /// Counted from 1.
+        number: u32,
+        /// The other end, as far as known.
+        addr: Option<SocketAddr>,
+        /// How long there was no contact; `None` for the first carrier.
+        gap: Option<Duration>,
+        /// KCP segments (up to 1,376 bytes) that are sent again on it.
+        resent: usize,
+    },
+    /// A carrier is out of use. The session goes on.
+    CarrierLost {
+        /// Counted from 1.
+        number: u32,
+        /// Why.
+        reason: CarrierEnd,
+        /// How long it was in use.
+        age: Duration,
+        /// KCP segments sent on it that are not acknowledged.
+        unacknowledged: usize,
+    },
+    /// A dial failed. The next one comes by itself.
+    DialFailed {
+        /// Counted from 1.
+        number: u32,
+        /// What the dialer said.
+        error: String,
+        /// Pause before the next dial.
+        next_in: Duration,
+    },
+    /// The session is over.
+    SessionEnded(SessionError),
+}
+
+/// Counters of one session, from its start.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What the tunnel counts: carriers, cuts, packets, resent segments ...
+    pub tunnel: crate::tunnel::Stats,
+    /// Times that the session's task ran. An idle session runs for its keepalives only.
+    pub turns: u64,
+}
+
+/// One attempt to reach the server, as told to a dialer.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Number of the carrier, counted from 1.
+    pub number: u32,
+}
+
+/// A session with a peer: many streams that outlive the connections below them. Clones are handles to the same session.
+///
+/// It is driven by a task of its own; dropping any future of ours loses and repeats nothing. When the last handle of a client's session and its
+/// last stream are dropped, the session is closed in the background.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+    /// Closes the session when the last handle goes; servers' sessions have none.
+    _guard: Option<Arc<CloseOnDrop>>,
+}
+
+struct CloseOnDrop(Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.with(|state| state.tunnel.close(now()));
+    }
+}
+
+impl Session {
+    /// How to make a session to a server.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A session over TCP to `host:port` in the worked example's plain format, with default settings. See [`Builder::connect_tcp`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    pub async fn connect(addr: impl ToString) -> Result<Self, SessionError> {
+        Self::builder().connect_tcp(addr).await
+    }
+
+    pub(crate) fn client(shared: Arc<Shared>) -> Self {
+        Self { _guard: Some(Arc::new(CloseOnDrop(shared.clone()))), shared }
+    }
+
+    pub(crate) fn server(shared: Arc<Shared>) -> Self {
+        Self { shared, _guard: None }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The session's identifier.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.shared.id
+    }
+
+    /// Opens a stream. It does not wait for the peer.
+    ///
+    /// # Errors
+    ///
+    /// The session is over, or [`SessionError::TooManyStreams`].
+    pub async fn open(&self) -> Result<Stream, SessionError> {
+        let opened = self.shared.with(|state| match state.tunnel.open(now()) {
+            Ok(id) => Ok(id),
+            Err(StreamFailure::Session(_)) => Err(state.ended().unwrap_or(SessionError::Closed)),
+            Err(_) => Err(SessionError::TooManyStreams),
+        });
+        opened.map(|id| Stream::new(self.clone(), id))
+    }
+
+    /// Waits for a stream that the peer opens. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    pub async fn accept(&self) -> Result<Stream, SessionError> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Stream, SessionError>> {
+        if let Some(stream) = self.try_accept() {
+            return Poll::Ready(Ok(stream));
+        }
+        self.poll_until(cx, |state| state.ended().map(Err))
+    }
+
+    pub(crate) fn try_accept(&self) -> Option<Stream> {
+        let id = self.shared.lock().tunnel.accept()?;
+        Some(Stream::new(self.clone(), id))
+    }
+
+    fn poll_until<T>(&self, cx: &mut Context<'_>, done: impl FnOnce(&mut State) -> Option<T>) -> Poll<T> {
+        let mut state = self.shared.lock();
+        match done(&mut state) {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.wait(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Closes the session in good order: streams are finished, and the call returns when the peer has acknowledged everything. Dropping the
+    /// call does not stop that. What the peer still sends is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// The session ended otherwise before that: [`SessionError::ClosedUnacknowledged`], [`SessionError::GaveUp`] ...
+    pub async fn close(&self) -> Result<(), SessionError> {
+        self.shared.with(|state| state.tunnel.close(now()));
+        match self.closed().await {
+            SessionError::Closed => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    /// Waits for the end of the session and says why it came. Cancel-safe.
+    pub async fn closed(&self) -> SessionError {
+        poll_fn(|cx| self.poll_until(cx, |state| state.ended())).await
+    }
+
+    /// Dials at once, beside the carrier in use and whatever the backoff says: for when the network is known to have changed.
+    pub fn redial(&self) {
+        self.shared.with(|state| state.tunnel.redial(now()));
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let state = self.shared.lock();
+        Stats { tunnel: state.tunnel.stats(), turns: state.turns }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.id()).finish()
+    }
+}
+
+/// Makes a client's [`Session`].
+#[derive(Default)]
+#[must_use]
+pub struct Builder {
+    config: Config,
+    id: Option<SessionId>,
+    fail_fast: bool,
+    on_event: Option<OnEvent>,
+}
+
+impl Builder {
+    /// All settings at once.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How long the session lives without contact. Default 120 s. See [`Config::time_to_live`].
+    pub fn give_up_after(mut self, time_to_live: Duration) -> Self {
+        self.config.time_to_live = time_to_live;
+        self
+    }
+
+    /// Pause after which an idle session sends a keepalive; `None`: off. See [`Config::keepalive`].
+    pub fn keepalive(mut self, keepalive: Option<Duration>) -> Self {
+        self.config.keepalive = keepalive;
+        self
+    }
+
+    /// The very first dial decides: if it fails, so does [`Builder::connect`]. Off by default: the first dial is repeated like any other.
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
+        self
+    }
+
+    /// A given identifier instead of a random one. Two live sessions with one identifier destroy each other.
+    pub fn session_id(mut self, id: SessionId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Told of carriers lost and gained. It runs in the session's task: it must not block.
+    pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(on_event));
+        self
+    }
+
+    /// Starts the session over whatever `dial` gives, and waits for the first carrier. `dial` is any async closure; it is called again
+    /// whenever a new connection is needed, and must not be slower than 10 s. Names should be resolved in it, anew each time.
+    ///
+    /// Must be called within a tokio runtime, which then drives the session. Dropping the call ends the session.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NeverConnected`]: no carrier within the time to live, or with [`Builder::fail_fast`] at the first dial.
+    pub async fn connect<D, F, IO>(self, mut dial: D) -> Result<Session, SessionError>
+    where
+        D: FnMut(Attempt) -> F + Send + 'static,
+        F: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let id = self.session_id_or_random()?;
+        self.start(
+            id,
+            Box::new(move |number: CarrierId| {
+                let dialing = dial(Attempt { number: number.0 });
+                Box::pin(async move { Ok(dialed(StreamCarrier::client(dialing.await?, id), None)) })
+            }),
+        )
+        .await
+    }
+
+    /// As [`Builder::connect`], over TCP to `host:port`. The name is resolved at each dial and all its addresses are tried.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    pub async fn connect_tcp(self, addr: impl ToString) -> Result<Session, SessionError> {
+        let id = self.session_id_or_random()?;
+        let addr: Arc<str> = addr.to_string().into();
+        self.start(
+            id,
+            Box::new(move |_| {
+                let addr = addr.clone();
+                Box::pin(async move {
+                    let stream = tcp::dial(&addr).await?;
+                    let peer = stream.peer_addr().ok();
+                    Ok(dialed(StreamCarrier::client(stream, id), peer))
+                })
+            }),
+        )
+        .await
+    }
+
+    fn session_id_or_random(&self) -> Result<SessionId, SessionError> {
+        self.id.map_or_else(SessionId::random, Ok).map_err(|error| SessionError::NeverConnected(error.to_string()))
+    }
+
+    async fn start(self, id: SessionId, dialer: Dialer) -> Result<Session, SessionError> {
+        let random = SessionId::random().map_err(|error| SessionError::NeverConnected(error.to_string()))?;
+        let random = u64::from_le_bytes(random.0);
+        let tunnel = Tunnel::client(now(), self.config, random as u32, random);
+        let shared = Arc::new(Shared::new(id, tunnel));
+        let session = Session::client(shared.clone());
+        tokio::spawn(Driver::new(shared, Some(dialer), self.on_event).fail_fast(self.fail_fast));
+        poll_fn(|cx| {
+            session.poll_until(cx, |state| match state.ended() {
+                Some(error) => Some(Err(error)),
+                None => state.connected.then_some(Ok(())),
+            })
+        })
+        .await?;
+        Ok(session)
+    }
+}
+
+fn dialed(carrier: impl Carrier + 'static, addr: Option<SocketAddr>) -> Dialed {
+    (Box::new(carrier), addr)
+}

@@ -1,0 +1,108 @@
+//! Which session an identifier belongs to.
+//!
+//! A session is in the map from its first packet to its end; its end comes by itself ([`Config::time_to_live`](crate::Config)). The identifiers of ended
+//! sessions are remembered for a while, so that a late packet does not start a ghost.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::SessionId;
+use crate::shared::Shared;
+
+const SHARDS: usize = 16;
+/// Ended sessions remembered per shard.
+const REMEMBERED: usize = 4096;
+
+#[derive(Default)]
+struct Shard {
+    live: HashMap<SessionId, Arc<Shared>>,
+    /// In the order of their ends.
+    ended: VecDeque<(Instant, SessionId)>,
+}
+
+pub(crate) struct SessionMap {
+    shards: [Mutex<Shard>; SHARDS],
+    remember_for: Duration,
+}
+
+/// What an identifier stands for.
+pub(crate) enum Known {
+    Live(Arc<Shared>),
+    Ended,
+    Unknown,
+}
+
+impl SessionMap {
+    pub(crate) fn new(remember_for: Duration) -> Self {
+        Self { shards: Default::default(), remember_for }
+    }
+
+    fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
+        // Identifiers are random; where they are not, sixteen locks become one, no more.
+        let shard = usize::from(id.0[7]) % SHARDS;
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, now: Instant, id: SessionId) -> Known {
+        let mut shard = self.shard(id);
+        if let Some(shared) = shard.live.get(&id) {
+            return Known::Live(shared.clone());
+        }
+        while shard.ended.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= self.remember_for) {
+            shard.ended.pop_front();
+        }
+        if shard.ended.iter().any(|(_, ended)| *ended == id) { Known::Ended } else { Known::Unknown }
+    }
+
+    /// Enters a new session, or gives the one that somebody else has entered meanwhile.
+    pub(crate) fn insert(&self, id: SessionId, new: impl FnOnce() -> Arc<Shared>) -> (Arc<Shared>, bool) {
+        let mut shard = self.shard(id);
+        if let Some(shared) = shard.live.get(&id) {
+            return (shared.clone(), false);
+        }
+        let shared = new();
+        shard.live.insert(id, shared.clone());
+        (shared, true)
+    }
+
+    pub(crate) fn remove(&self, now: Instant, id: SessionId) {
+        let mut shard = self.shard(id);
+        if shard.live.remove(&id).is_some() {
+            if shard.ended.len() >= REMEMBERED {
+                shard.ended.pop_front();
+            }
+            shard.ended.push_back((now, id));
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).live.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::tunnel::Tunnel;
+
+    fn session(now: Instant, id: SessionId) -> Arc<Shared> {
+        Arc::new(Shared::new(id, Tunnel::server(now, Config::default(), 1, [7; 8])))
+    }
+
+    #[test]
+    fn an_ended_session_is_remembered_for_a_while_and_then_unknown() {
+        let start = Instant::now();
+        let map = SessionMap::new(Duration::from_secs(60));
+        let id = SessionId([3; 8]);
+        assert!(matches!(map.get(start, id), Known::Unknown));
+        assert!(map.insert(id, || session(start, id)).1);
+        assert!(!map.insert(id, || unreachable!("it is there already")).1);
+        assert!(matches!(map.get(start, id), Known::Live(_)));
+        map.remove(start, id);
+        assert_eq!(map.len(), 0);
+        assert!(matches!(map.get(start + Duration::from_secs(59), id), Known::Ended));
+        assert!(matches!(map.get(start + Duration::from_secs(60), id), Known::Unknown));
+    }
+}

@@ -1,0 +1,179 @@
+//! What the driver of a session and the handles to it share: the tunnel behind one lock, and who waits for what.
+//!
+//! The lock is held for pure work only, never across I/O and never while something is woken.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use smux::StreamId;
+
+use crate::SessionId;
+use crate::carrier::Carrier;
+use crate::encapsulation::PacketBatch;
+use crate::error::SessionError;
+use crate::tunnel::{Event, Tunnel};
+
+/// The clock of the tokio half. Under tokio's paused test clock it is virtual.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A connection that somebody accepted for this session.
+pub(crate) struct Newcomer {
+    pub carrier: Box<dyn Carrier>,
+    pub addr: Option<SocketAddr>,
+    /// What it brought before it was known which session it belongs to.
+    pub early: PacketBatch,
+}
+
+/// Who waits for one stream.
+#[derive(Default)]
+pub(crate) struct StreamWaiters {
+    pub reader: Option<Waker>,
+    pub writer: Option<Waker>,
+    pub finisher: Vec<Waker>,
+    /// The peer has acknowledged everything up to our FIN.
+    pub delivered: bool,
+}
+
+pub(crate) struct State {
+    pub tunnel: Tunnel,
+    pub streams: HashMap<StreamId, StreamWaiters>,
+    /// Wait for a carrier, an incoming stream, the end.
+    pub waiters: Vec<Waker>,
+    pub newcomers: VecDeque<Newcomer>,
+    /// At least one carrier has been up.
+    pub connected: bool,
+    /// What the last failed dial said, for the error if it stays the last.
+    pub last_dial_error: Option<String>,
+    /// The driver's waker while it sleeps; taken by whoever has work for it.
+    pub driver: Option<Waker>,
+    /// The driver has gone: no carrier is taken any more.
+    pub driver_gone: bool,
+    /// Times that the driver ran.
+    pub turns: u64,
+}
+
+pub(crate) struct Shared {
+    pub id: SessionId,
+    state: Mutex<State>,
+}
+
+/// Wakers collected under the lock, to be woken without it.
+#[derive(Default)]
+pub(crate) struct WakeList(Vec<Waker>);
+
+impl WakeList {
+    pub(crate) fn push(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
+    }
+
+    pub(crate) fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(id: SessionId, tunnel: Tunnel) -> Self {
+        Self {
+            id,
+            state: Mutex::new(State {
+                tunnel,
+                streams: HashMap::new(),
+                waiters: Vec::new(),
+                newcomers: VecDeque::new(),
+                connected: false,
+                last_dial_error: None,
+                driver: None,
+                driver_gone: false,
+                turns: 0,
+            }),
+        }
+    }
+
+    /// A poisoned lock means that an engine panicked in another thread: the state is whole between calls, so go on.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the session, then sees to it that the driver and whoever is concerned hear of it.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut wakers = WakeList::default();
+        let mut state = self.lock();
+        let result = work(&mut state);
+        wakers.push(state.driver.take());
+        drop(state);
+        wakers.wake();
+        result
+    }
+
+    /// Hands a connection over to the session. It comes back if the session is over.
+    pub(crate) fn attach(&self, newcomer: Newcomer) -> Result<(), Newcomer> {
+        self.with(|state| {
+            if state.driver_gone || state.tunnel.ended().is_some() {
+                return Err(newcomer);
+            }
+            state.newcomers.push_back(newcomer);
+            Ok(())
+        })
+    }
+}
+
+impl State {
+    /// Why the session is over, with what the last dial said if it never came up.
+    pub(crate) fn ended(&self) -> Option<SessionError> {
+        let error = self.tunnel.ended()?.clone();
+        Some(match (error, &self.last_dial_error) {
+            (SessionError::NeverConnected(_), Some(said)) => SessionError::NeverConnected(said.clone()),
+            (error, _) => error,
+        })
+    }
+
+    /// Takes the tunnel's events: notes who has to be woken, and gives the others on.
+    pub(crate) fn drain_events(&mut self, wakers: &mut WakeList, mut pass_on: impl FnMut(Event)) {
+        while let Some(event) = self.tunnel.poll_event() {
+            match event {
+                Event::Readable(id) => {
+                    wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.reader.take()));
+                }
+                Event::Writable(id) => {
+                    wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writer.take()));
+                }
+                Event::Delivered(id) => {
+                    if let Some(waiters) = self.streams.get_mut(&id) {
+                        waiters.delivered = true;
+                        wakers.0.append(&mut waiters.finisher);
+                    }
+                }
+                Event::Incoming => {
+                    wakers.0.append(&mut self.waiters);
+                    pass_on(event);
+                }
+                Event::CarrierUp { .. } => {
+                    self.connected = true;
+                    wakers.0.append(&mut self.waiters);
+                    pass_on(event);
+                }
+                Event::Ended(_) => {
+                    wakers.0.append(&mut self.waiters);
+                    for waiters in self.streams.values_mut() {
+                        wakers.push(waiters.reader.take());
+                        wakers.push(waiters.writer.take());
+                        wakers.0.append(&mut waiters.finisher);
+                    }
+                    pass_on(event);
+                }
+                Event::CarrierLost { .. } | Event::DialFailed { .. } => pass_on(event),
+            }
+        }
+    }
+
+    pub(crate) fn wait(&mut self, waker: &Waker) {
+        if !self.waiters.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiters.push(waker.clone());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! When does silence mean that a carrier is dead?
+//!
+//! A blackholed connection reports no error. It is noticed by asking when an answer is owed:
+//!
+//! ```text
+//! something is in flight         ask after 1 s without a packet
+//! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s
+//! nothing of that                ask after half the time to live
+//! asked, no packet at all        dead after max(1 s, 4 srtt)
+//! ```
+//!
+//! Towards a Go program all but the third are twice as long: its answers may have been dropped. An idle session is not asked.
+
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Beyond this interval the question whether inbound data will go on is left to the keepalive.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(25);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Ask for a sign of life.
+    Probe,
+    /// No answer: look for another carrier.
+    Dead,
+}
+
+/// What is owed by the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// Something sent is unacknowledged.
+    pub in_flight: bool,
+    /// A stream is open on which the peer may still send.
+    pub expecting: bool,
+}
+
+/// The clock of the current carrier.
+#[derive(Clone, Debug)]
+pub(crate) struct Silence {
+    heard: Instant,
+    in_flight_since: Option<Instant>,
+    expecting: bool,
+    /// Last data or last question about it.
+    asked_for_data: Instant,
+    interval: Duration,
+    probed: Option<Instant>,
+    dead: bool,
+    /// 1, or 2 towards a Go program.
+    pub(crate) factor: u32,
+    pub(crate) srtt: Option<Duration>,
+    pub(crate) time_to_live: Duration,
+}
+
+impl Silence {
+    pub(crate) fn new(now: Instant, time_to_live: Duration) -> Self {
+        Self {
+            heard: now,
+            in_flight_since: None,
+            expecting: false,
+            asked_for_data: now,
+            interval: PATIENCE,
+            probed: None,
+            dead: false,
+            factor: 1,
+            srtt: None,
+            time_to_live,
+        }
+    }
+
+    /// A new carrier: the clock starts afresh.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.in_flight_since = self.in_flight_since.map(|_| now);
+        self.heard(now);
+        self.data(now);
+    }
+
+    pub(crate) fn owed(&mut self, now: Instant, owed: Owed) {
+        if owed.in_flight {
+            self.in_flight_since.get_or_insert(now);
+        } else {
+            self.in_flight_since = None;
+        }
+        self.expecting = owed.expecting;
+    }
+
+    /// Any packet.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.probed = None;
+        self.dead = false;
+    }
+
+    /// New data, or an acknowledgement of ours: what comes next is expected soon.
+    pub(crate) fn data(&mut self, now: Instant) {
+        self.asked_for_data = now;
+        self.interval = PATIENCE * self.factor;
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    fn next(&self) -> Option<(Instant, Verdict)> {
+        if self.dead {
+            return None;
+        }
+        if let Some(probed) = self.probed {
+            let round_trips = self.srtt.map_or(PATIENCE, |srtt| srtt * 4);
+            return Some((probed + PATIENCE.max(round_trips) * self.factor, Verdict::Dead));
+        }
+        let in_flight = self.in_flight_since.map(|since| since.max(self.heard) + PATIENCE * self.factor);
+        let data = (self.expecting && self.interval <= LONGEST_INTERVAL).then(|| self.asked_for_data + self.interval);
+        let idle = self.heard + self.time_to_live / 2;
+        let first = in_flight.into_iter().chain(data).fold(idle, Instant::min);
+        Some((first, Verdict::Probe))
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.next().map(|(at, _)| at)
+    }
+
+    /// What is due. A probe counts as sent from here on, whether or not the carrier takes it: a full one is silent too.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Verdict> {
+        let (at, verdict) = self.next()?;
+        if now < at {
+            return None;
+        }
+        match verdict {
+            Verdict::Probe => {
+                self.probed = Some(now);
+                if now >= self.asked_for_data + self.interval {
+                    self.asked_for_data = now;
+                    self.interval *= 2;
+                }
+            }
+            Verdict::Dead => self.dead = true,
+        }
+        Some(verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[allow(clippy::disallowed_methods)] // a point to count from; nothing waits for it
+    fn start() -> (Instant, Silence) {
+        let start = Instant::now();
+        (start, Silence::new(start, secs(120)))
+    }
+
+    /// Runs until `until`, answering each probe if `answered`; returns when it probed and whether it found the peer dead.
+    fn run(silence: &mut Silence, start: Instant, until: Duration, answered: bool) -> (Vec<u64>, Option<u64>) {
+        let mut probes = Vec::new();
+        while let Some(at) = silence.poll_timeout().filter(|at| *at <= start + until) {
+            match silence.handle_timeout(at) {
+                Some(Verdict::Probe) => {
+                    probes.push((at - start).as_secs());
+                    if answered {
+                        silence.heard(at);
+                    }
+                }
+                Some(Verdict::Dead) => return (probes, Some((at - start).as_secs())),
+                None => panic!("woken for nothing"),
+            }
+        }
+        (probes, None)
+    }
+
+    #[test]
+    fn a_carrier_with_something_in_flight_is_found_dead_after_two_seconds() {
+        let (start, mut silence) = start();
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(60), false), (vec![1], Some(2)));
+        assert_eq!(silence.poll_timeout(), None, "once is enough");
+    }
+
+    #[test]
+    fn towards_go_peers_everything_takes_twice_as_long() {
+        let (start, mut silence) = start();
+        silence.factor = 2;
+        silence.owed(start, Owed { in_flight: true, expecting: false });
+        assert_eq!(run(&mut silence, start, secs(60), false), (vec![2], Some(4)));
+    }
+
+    #[test]
+    fn long_round_trips_get_four_of_them() {
+        let (start, mut silence) = start();
+        silence.srtt = Some(secs(2));
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(60), false), (vec![1], Some(9)));
+    }
+
+    #[test]
+    fn questions_about_data_that_stopped_become_rare_and_end() {
+        let (start, mut silence) = start();
+        silence.data(start);
+        silence.owed(start, Owed { in_flight: false, expecting: true });
+        let (probes, dead) = run(&mut silence, start, secs(150), true);
+        assert_eq!(probes, [1, 3, 7, 15, 31, 91], "the last one for the time to live");
+        assert_eq!(dead, None);
+    }
+
+    #[test]
+    fn an_idle_carrier_is_asked_only_for_the_time_to_live() {
+        let (start, mut silence) = start();
+        assert_eq!(run(&mut silence, start, secs(130), true), (vec![60, 120], None));
+    }
+
+    #[test]
+    fn any_packet_is_a_sign_of_life() {
+        let (start, mut silence) = start();
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(silence.handle_timeout(start + secs(1)), Some(Verdict::Probe));
+        silence.heard(start + secs(2) - Duration::from_millis(1));
+        assert_eq!(silence.handle_timeout(start + secs(2)), None);
+        assert!(!silence.is_dead());
+    }
+}

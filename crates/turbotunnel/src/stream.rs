@@ -1,0 +1,170 @@
+//! A handle to one stream.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use smux::StreamId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::SessionError;
+use crate::session::Session;
+use crate::shared::{StreamWaiters, now};
+use crate::tunnel::StreamFailure;
+
+/// A reliable byte stream of a [`Session`]. It goes on whatever happens to the connections below.
+///
+/// * `read` waits for data; 0 bytes mean that the peer has finished. `write` takes what fits into the stream's buffer and waits when it is full, so
+///   a slow peer slows the writer down. Both are cancel-safe: a dropped call has neither lost nor repeated a byte.
+/// * `shutdown` finishes our direction and completes when the peer has **acknowledged** everything, which TCP never tells. The other
+///   direction stays open (half-close). Towards a Go program the end is held back until the stream has been quiet for a
+///   second, because old ones throw away what they had still to say.
+/// * `flush` returns at once: nothing is held back.
+/// * Dropping the handle lets go of the stream in good order: what was written is still delivered, what the peer sends is thrown away.
+///
+/// For concurrent reading and writing use [`tokio::io::split`].
+pub struct Stream {
+    session: Session,
+    id: StreamId,
+}
+
+impl Stream {
+    pub(crate) fn new(session: Session, id: StreamId) -> Self {
+        session.shared().lock().streams.insert(id, StreamWaiters::default());
+        Self { session, id }
+    }
+
+    /// Connects to a server at `host:port` over TCP with a session of its own, and opens a stream: what `TcpStream::connect` does, but the stream
+    /// survives the connection.
+    ///
+    /// This is the worked example's **plain** format: readable by everybody on the way, and open to whoever reads the session id there.
+    ///
+    /// The session ends when the stream and the handles to it ([`Stream::session`]) are dropped; what was written is still delivered then, as
+    /// long as the runtime lives. Use `shutdown` or [`Session::close`] to wait for that.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NeverConnected`] when no dial succeeded within the time to live. Dials are repeated until then.
+    pub async fn connect(addr: impl ToString) -> Result<Self, SessionError> {
+        Session::builder().connect_tcp(addr).await?.open().await
+    }
+
+    /// Number of the stream on the wire.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id.value()
+    }
+
+    /// The session that the stream belongs to.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Waits until the peer has acknowledged everything up to our end, which [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The session ended before.
+    pub async fn finished(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_delivered(cx)).await
+    }
+
+    fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.session.shared().lock();
+        if let Some(waiters) = state.streams.get_mut(&self.id) {
+            if waiters.delivered {
+                return Poll::Ready(Ok(()));
+            }
+            if !waiters.finisher.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                waiters.finisher.push(cx.waker().clone());
+            }
+        }
+        match state.ended() {
+            Some(error) => Poll::Ready(Err(error.into())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn io_error(failure: StreamFailure) -> io::Error {
+    match failure {
+        StreamFailure::Session(error) => error.into(),
+        StreamFailure::Stream(smux::StreamError::ClosedByPeer) => io::Error::new(io::ErrorKind::BrokenPipe, failure),
+        failure => io::Error::new(io::ErrorKind::NotConnected, failure),
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut guard = self.session.shared().lock();
+        let state = &mut *guard;
+        let read = state.tunnel.read(now(), self.id, buf.initialize_unfilled());
+        let outcome = match read {
+            Ok(Some(n)) => {
+                buf.advance(n);
+                Poll::Ready(Ok(()))
+            }
+            Ok(None) => {
+                let waiters = state.streams.entry(self.id).or_default();
+                waiters.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Err(StreamFailure::Session(_)) => Poll::Ready(Err(state.ended().unwrap_or(SessionError::Closed).into())),
+            Err(failure) => Poll::Ready(Err(io_error(failure))),
+        };
+        // Reading may have made a window update due.
+        let driver = state.driver.take_if(|_| state.tunnel.wants_transmit());
+        drop(guard);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.session.shared().with(|state| match state.tunnel.write(self.id, bytes) {
+            Ok(0) => {
+                let waiters = state.streams.entry(self.id).or_default();
+                waiters.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(failure) => Poll::Ready(Err(io_error(failure))),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let delivered = self.session.shared().lock().streams.get(&self.id).is_some_and(|waiters| waiters.delivered);
+        if !delivered && let Err(failure) = self.session.shared().with(|state| state.tunnel.finish(now(), self.id)) {
+            return Poll::Ready(Err(io_error(failure)));
+        }
+        self.poll_delivered(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.session.shared().with(|state| {
+            state.streams.remove(&self.id);
+            state.tunnel.close_stream(now(), self.id);
+        });
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("session", &self.session.id()).field("id", &self.id()).finish()
+    }
+}

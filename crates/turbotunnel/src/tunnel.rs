@@ -1,0 +1,779 @@
+//! One end of a session, whole and without I/O: the engine, the path below it, and the control packets between the two.
+//!
+//! [`Tunnel`] is what the tokio half drives and what the simulator drives; there is no third thing. In: packets with the carrier they
+//! came on, the fate of carriers, what the application does, and the time. Out: packets for carriers, [`Action`]s on
+//! connections, [`Event`]s for the application.
+//!
+//! The promises of its verbs are in the crate's documentation ([`crate`]).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use kcp::{Resume, Sn};
+use smux::{OpenError, Side, StreamError, StreamId};
+
+use crate::config::Config;
+use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
+use crate::encapsulation::MAX_PACKET;
+use crate::engine::{Engine, EngineEvent, PeerKind, ReadError};
+use crate::error::{CarrierEnd, SessionError};
+pub use crate::path::{Action, CarrierId};
+use crate::path::{Change, Path};
+use crate::silence::Owed;
+
+/// Control packets waiting for one carrier; a peer that asks faster than its carrier takes the answers gets no more.
+const MAX_CONTROL: usize = 8;
+
+const NO_TOKEN: Token = [0; 8];
+
+/// What happened, for the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened a stream: [`Tunnel::accept`].
+    Incoming,
+    /// A read that came back empty would bring something now (data, the end, or an error).
+    Readable(StreamId),
+    /// A write that took nothing would take something now.
+    Writable(StreamId),
+    /// The peer has acknowledged all of this stream up to its FIN.
+    Delivered(StreamId),
+    /// This carrier is in use.
+    CarrierUp {
+        /// Which.
+        id: CarrierId,
+        /// Since the carrier before it was lost, or was last heard of; `None` for the first.
+        gap: Option<Duration>,
+        /// Segments that have to be sent again on it.
+        resent: usize,
+    },
+    /// This carrier is out of use. The session goes on.
+    CarrierLost {
+        /// Which.
+        id: CarrierId,
+        /// Why.
+        why: CarrierEnd,
+        /// How long it was in use.
+        age: Duration,
+        /// Segments sent but not acknowledged at that moment.
+        unacknowledged: usize,
+    },
+    /// A dial failed. The session goes on.
+    DialFailed {
+        /// Which.
+        id: CarrierId,
+        /// Pause until the next one.
+        next_in: Duration,
+    },
+    /// The session is over.
+    Ended(SessionError),
+}
+
+/// Counters of one session, from its start. All of them only grow, but for `streams` and `srtt`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Carriers that were used.
+    pub carriers: u64,
+    /// Carriers that were lost.
+    pub cuts: u64,
+    /// Dials that failed.
+    pub dial_failures: u64,
+    /// Packets taken from carriers.
+    pub packets_received: u64,
+    /// Packets given to carriers.
+    pub packets_sent: u64,
+    /// KCP segments sent more than once.
+    pub segments_resent: u64,
+    /// Packets without effect: not for this session, broken, or from a carrier that does not count.
+    pub packets_dropped: u64,
+    /// Questions for a sign of life.
+    pub probes: u64,
+    /// Calls of [`Tunnel::handle_timeout`] with something due.
+    pub timeouts: u64,
+    /// Open streams.
+    pub streams: usize,
+    /// Smoothed round trip time.
+    pub srtt: Option<Duration>,
+    /// Who the peer is.
+    pub peer: PeerKind,
+}
+
+#[derive(Debug)]
+struct Closing {
+    una: Sn,
+    /// Last time that something was acknowledged or no carrier was up.
+    progress: Instant,
+}
+
+/// One end of a session. See the [module](self).
+pub struct Tunnel {
+    config: Config,
+    conv: u32,
+    engine: Engine,
+    path: Path,
+    token: Option<Token>,
+    token_confirmed: bool,
+    heard: bool,
+    control: VecDeque<(CarrierId, Control)>,
+    hello_answered: Option<CarrierId>,
+    ping: Option<(u32, Instant)>,
+    /// When the peer was last reachable, while it is not.
+    contact_lost: Option<Instant>,
+    /// Attached, but not heard on yet.
+    coming_up: Option<CarrierId>,
+    closing: Option<Closing>,
+    ended: Option<SessionError>,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Tunnel {
+    /// The side that dials. `conv` and `seed` are random; the seed only spreads the pauses between dials.
+    #[must_use]
+    pub fn client(now: Instant, config: Config, conv: u32, seed: u64) -> Self {
+        let path = Path::client(now, config.time_to_live, seed);
+        let mut tunnel = Self::new(now, Side::Client, config, conv, path);
+        tunnel.advance(now);
+        tunnel
+    }
+
+    /// The side that is dialled. `conv` is what the client's first packet says ([`opening_conv`]), `token` is random and secret.
+    #[must_use]
+    pub fn server(now: Instant, config: Config, conv: u32, token: Token) -> Self {
+        let path = Path::server(now, config.time_to_live);
+        let mut tunnel = Self::new(now, Side::Server, config, conv, path);
+        // Zeros mean "no token" on the wire.
+        tunnel.token = Some(if token == NO_TOKEN { [1; 8] } else { token });
+        tunnel
+    }
+
+    fn new(now: Instant, side: Side, config: Config, conv: u32, mut path: Path) -> Self {
+        path.set_patience(2);
+        Self {
+            engine: Engine::new(now, side, conv, &config),
+            config,
+            conv,
+            path,
+            token: None,
+            token_confirmed: false,
+            heard: false,
+            control: VecDeque::new(),
+            hello_answered: None,
+            ping: None,
+            contact_lost: None,
+            coming_up: None,
+            closing: None,
+            ended: None,
+            events: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    // Carriers.
+
+    /// Client: the dial asked for by [`Action::Dial`] succeeded, and the session id is the first thing written on the connection.
+    pub fn handle_dialed(&mut self, now: Instant, id: CarrierId) {
+        self.path.handle_dialed(now, id);
+        self.advance(now);
+    }
+
+    /// Client: the dial asked for by [`Action::Dial`] failed.
+    pub fn handle_dial_failed(&mut self, now: Instant, id: CarrierId) {
+        self.path.handle_dial_failed(now, id);
+        self.advance(now);
+    }
+
+    /// Server: a connection came with this session's id. Returns the number under which it goes from now on.
+    pub fn attach(&mut self, now: Instant) -> CarrierId {
+        let id = self.path.attach(now);
+        self.advance(now);
+        id
+    }
+
+    /// The connection has ended, for reading or for writing, or has to.
+    pub fn handle_ended(&mut self, now: Instant, id: CarrierId, why: CarrierEnd) {
+        self.path.handle_ended(now, id, why);
+        self.advance(now);
+    }
+
+    /// Client: dial now, beside the carrier in use if there is one: the network has changed, or the user asks for it.
+    pub fn redial(&mut self, now: Instant) {
+        if self.ended.is_none() {
+            self.path.dial_now(now);
+            self.advance(now);
+        }
+    }
+
+    /// The carrier on which data is sent.
+    #[must_use]
+    pub fn current(&self) -> Option<CarrierId> {
+        self.path.current()
+    }
+
+    // Packets.
+
+    /// Takes in one packet that came on carrier `id`. What is not for this session, or does not parse, has no effect but a count.
+    pub fn handle_packet(&mut self, now: Instant, id: CarrierId, packet: &[u8]) {
+        if packet.is_empty() {
+            return;
+        }
+        self.stats.packets_received += 1;
+        if self.ended.is_some() || !self.path.listens_to(id) {
+            self.stats.packets_dropped += 1;
+            return;
+        }
+        let good = if packet.len() < MIN_KCP_PACKET {
+            self.handle_control(now, id, packet)
+        } else {
+            self.handle_kcp(now, id, packet)
+        };
+        if !good {
+            self.stats.packets_dropped += 1;
+        }
+        self.advance(now);
+    }
+
+    fn handle_kcp(&mut self, now: Instant, id: CarrierId, packet: &[u8]) -> bool {
+        if kcp::conv_of(packet) != Some(self.conv) || self.path.must_say_hello(id) {
+            return false;
+        }
+        if self.is_forgotten(now, id, una_of(packet)) {
+            return false;
+        }
+        match self.engine.handle_packet(now, packet) {
+            Ok(Some(received)) => {
+                self.engine_heard(now, id);
+                if received.progress() {
+                    self.path.handle_progress(now, id);
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.say_bye(ByeReason::Protocol);
+                self.end(error);
+                false
+            }
+        }
+    }
+
+    /// A KCP packet was valid: the peer is there, and if it has said nothing else so far it is a Go program.
+    fn engine_heard(&mut self, now: Instant, id: CarrierId) {
+        if self.engine.peer() == PeerKind::Unknown {
+            self.set_peer(now, PeerKind::Go);
+        }
+        self.note_heard(now, id);
+    }
+
+    fn note_heard(&mut self, now: Instant, id: CarrierId) {
+        self.heard = true;
+        self.path.handle_heard(now, id);
+        self.path.set_srtt(self.engine.srtt());
+        if self.coming_up == Some(id) {
+            self.coming_up = None;
+            self.announce(now, id);
+        }
+    }
+
+    fn announce(&mut self, now: Instant, id: CarrierId) {
+        let gap = self.contact_lost.take().map(|lost| now.saturating_duration_since(lost));
+        let resent = if gap.is_some() { self.engine.kcp().in_flight() } else { 0 };
+        self.events.push_back(Event::CarrierUp { id, gap, resent });
+    }
+
+    fn set_peer(&mut self, now: Instant, peer: PeerKind) {
+        self.engine.set_peer(now, peer);
+        if peer == PeerKind::Ours {
+            self.path.set_patience(1);
+            self.path.require_hello();
+        }
+    }
+
+    /// Client: a `una` below what the peer had acknowledged when the carrier was dialled comes from somebody who is not the peer
+    /// (any more): a restarted server, or another one behind a load balancer. Nothing of it must be delivered.
+    fn is_forgotten(&mut self, now: Instant, id: CarrierId, una: Option<Sn>) -> bool {
+        let forgotten = self.path.is_client()
+            && una.zip(self.path.floor(id)).is_some_and(|(una, floor)| una.distance_from(floor) < 0);
+        if forgotten {
+            self.path.handle_rejected(now, id);
+        }
+        forgotten
+    }
+
+    fn handle_control(&mut self, now: Instant, id: CarrierId, packet: &[u8]) -> bool {
+        let Some(control) = Control::decode(packet) else { return false };
+        if control.conv() != self.conv {
+            return false;
+        }
+        match control {
+            Control::Hello(hello) if self.path.is_client() => self.handle_answer(now, id, &hello),
+            Control::Hello(hello) => self.handle_hello(now, id, &hello),
+            Control::Bye { token, reason, .. } => {
+                if self.token != Some(token) {
+                    return false;
+                }
+                self.end(SessionError::ClosedByPeer(reason));
+                true
+            }
+            Control::Unknown { .. } if self.path.is_client() => {
+                self.path.handle_rejected(now, id);
+                true
+            }
+            _ if self.path.must_say_hello(id) => false,
+            Control::Settings(settings) => {
+                self.handle_settings(&settings);
+                true
+            }
+            Control::Ping { nonce, una, .. } => {
+                if self.is_forgotten(now, id, Some(una)) {
+                    return false;
+                }
+                self.learn(now, id, una);
+                self.send_control(id, Control::Pong { conv: self.conv, nonce, una: self.engine.kcp().rcv_nxt() })
+            }
+            Control::Pong { nonce, una, .. } => {
+                if self.is_forgotten(now, id, Some(una)) {
+                    return false;
+                }
+                if let Some((_, asked)) = self.ping.take_if(|(asked, _)| *asked == nonce) {
+                    self.engine.handle_rtt(now.saturating_duration_since(asked));
+                }
+                self.learn(now, id, una);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The peer said beside KCP what it has.
+    fn learn(&mut self, now: Instant, id: CarrierId, una: Sn) {
+        if self.engine.handle_una(now, una) {
+            self.path.handle_progress(now, id);
+        }
+        self.note_heard(now, id);
+    }
+
+    /// Server: the client's first word on a carrier, or its repeating the token.
+    fn handle_hello(&mut self, now: Instant, id: CarrierId, hello: &Hello) -> bool {
+        let knows_token = Some(hello.token) == self.token;
+        if self.token_confirmed && !knows_token {
+            return false;
+        }
+        self.token_confirmed |= knows_token;
+        self.set_peer(now, PeerKind::Ours);
+        self.path.handle_hello(now, id, hello.carrier);
+        self.learn(now, id, hello.una);
+        if self.hello_answered != Some(id) && self.path.current() == Some(id) {
+            self.hello_answered = Some(id);
+            self.send_hello(id, hello.carrier);
+        }
+        true
+    }
+
+    /// Client: the server's answer to our HELLO.
+    fn handle_answer(&mut self, now: Instant, id: CarrierId, answer: &Hello) -> bool {
+        if answer.carrier != id.0 {
+            return false;
+        }
+        if self.is_forgotten(now, id, Some(answer.una)) {
+            return false;
+        }
+        self.set_peer(now, PeerKind::Ours);
+        self.learn(now, id, answer.una);
+        if answer.token != NO_TOKEN && self.token.is_none() {
+            self.token = Some(answer.token);
+            self.send_hello(id, id.0);
+        }
+        true
+    }
+
+    fn handle_settings(&mut self, settings: &Settings) {
+        self.engine.set_peer_window(settings.stream_window);
+        if self.path.is_client() && settings.time_to_live_s > 0 {
+            let theirs = Duration::from_secs(settings.time_to_live_s.into());
+            self.path.set_time_to_live(self.config.time_to_live.min(theirs));
+        }
+    }
+
+    fn send_hello(&mut self, id: CarrierId, carrier: u32) {
+        let token = if self.path.is_client() || !self.token_confirmed { self.token } else { None };
+        let hello = Hello {
+            version: VERSION,
+            heard: self.heard,
+            conv: self.conv,
+            carrier,
+            una: self.engine.kcp().rcv_nxt(),
+            token: token.unwrap_or(NO_TOKEN),
+        };
+        let seconds = self.config.time_to_live.as_secs().max(1);
+        let settings = Settings {
+            conv: self.conv,
+            time_to_live_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+            stream_window: self.config.stream_window,
+            max_packet: MAX_PACKET as u16,
+        };
+        self.send_control(id, Control::Hello(hello));
+        self.send_control(id, Control::Settings(settings));
+    }
+
+    fn send_control(&mut self, id: CarrierId, control: Control) -> bool {
+        if self.control.iter().filter(|(to, _)| *to == id).count() >= MAX_CONTROL {
+            return false;
+        }
+        self.control.push_back((id, control));
+        true
+    }
+
+    fn say_bye(&mut self, reason: ByeReason) {
+        if let (PeerKind::Ours, Some(id), Some(token)) = (self.engine.peer(), self.path.current(), self.token) {
+            self.send_control(id, Control::Bye { conv: self.conv, token, reason });
+        }
+    }
+
+    /// Appends the next packet for carrier `id` to `out`, at most [`MAX_PACKET`] bytes. False: nothing for it at `now`.
+    pub fn poll_transmit(&mut self, now: Instant, id: CarrierId, out: &mut Vec<u8>) -> bool {
+        if !self.control.is_empty()
+            && let Some(at) = self.control.iter().position(|(to, _)| *to == id)
+            && let Some((_, control)) = self.control.remove(at)
+        {
+            control.encode(out);
+            self.stats.packets_sent += 1;
+            return true;
+        }
+        if self.ended.is_some() || self.path.current() != Some(id) || !self.engine.poll_transmit(now, out) {
+            return false;
+        }
+        self.update_owed(now);
+        self.stats.packets_sent += 1;
+        true
+    }
+
+    /// Streams have something to send, were there a carrier with room.
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        self.engine.mux().wants_transmit()
+    }
+
+    /// Only bare acknowledgements wait for carrier `id`. They may wait a moment: what the application answers carries them.
+    #[must_use]
+    pub fn only_acks_waiting(&self, now: Instant) -> bool {
+        self.control.is_empty() && self.engine.only_acks_waiting(now)
+    }
+
+    // Time.
+
+    /// Fires what is due at `now`. Afterwards [`Tunnel::poll_timeout`] is later than `now`, or `None`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.ended.is_some() || self.poll_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        self.stats.timeouts += 1;
+        self.engine.handle_timeout(now);
+        self.path.handle_timeout(now, self.engine.kcp().una());
+        if self.close_deadline().is_some_and(|at| now >= at) {
+            let unacknowledged = self.engine.kcp().in_flight();
+            self.end(SessionError::ClosedUnacknowledged { unacknowledged });
+        }
+        self.advance(now);
+    }
+
+    /// When to call [`Tunnel::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.ended.is_some() {
+            return None;
+        }
+        let timers = [self.path.poll_timeout(), self.engine.poll_timeout(), self.close_deadline()];
+        timers.into_iter().flatten().min()
+    }
+
+    fn close_deadline(&self) -> Option<Instant> {
+        let closing = self.closing.as_ref()?;
+        self.path.current()?;
+        Some(closing.progress + self.config.close_limit)
+    }
+
+    /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
+    fn advance(&mut self, now: Instant) {
+        while self.ended.is_none() {
+            while let Some(change) = self.path.poll_change() {
+                self.apply(now, change);
+            }
+            self.path.dial_if_due(now, self.engine.kcp().una());
+            self.update_owed(now);
+            if !self.finish_closing(now) {
+                break;
+            }
+        }
+    }
+
+    fn update_owed(&mut self, now: Instant) {
+        let owed = Owed {
+            in_flight: !self.engine.kcp().all_acknowledged(),
+            expecting: self.engine.mux().has_unfinished_reads(),
+        };
+        self.path.set_owed(now, owed);
+    }
+
+    fn apply(&mut self, now: Instant, change: Change) {
+        match change {
+            Change::Attached(id) => self.attached(now, id),
+            Change::Detached { id, why, age } => {
+                self.stats.cuts += 1;
+                let last_contact = if why == CarrierEnd::Silent { self.path.last_heard() } else { now };
+                self.contact_lost.get_or_insert(last_contact);
+                self.coming_up = None;
+                self.ping = None;
+                self.control.retain(|(to, _)| *to != id);
+                let unacknowledged = self.engine.kcp().in_flight();
+                self.engine.suspend(now);
+                self.events.push_back(Event::CarrierLost { id, why, age, unacknowledged });
+            }
+            Change::DialFailed { id, next_in } => {
+                self.stats.dial_failures += 1;
+                self.contact_lost.get_or_insert(now);
+                self.events.push_back(Event::DialFailed { id, next_in });
+            }
+            Change::Probe(id) => self.probe(now, id),
+            Change::Unknown => self.end(SessionError::Unknown),
+            Change::Expired if self.heard => self.end(SessionError::GaveUp(self.path.time_to_live())),
+            Change::Expired => self.end(SessionError::NeverConnected("no answer within the time to live".to_owned())),
+        }
+    }
+
+    fn attached(&mut self, now: Instant, id: CarrierId) {
+        self.stats.carriers += 1;
+        let first = self.stats.carriers == 1;
+        let bulk_may_be_lost = !self.path.last_made_progress();
+        let how = match self.engine.peer() {
+            // Both sides tell each other what they have, in HELLO: the client first.
+            PeerKind::Ours if self.path.is_client() => Resume::AfterUna,
+            PeerKind::Ours | PeerKind::Unknown => Resume::Now,
+            // A Go program tells when it is asked. While carriers die before any answer nothing bulky goes out first.
+            PeerKind::Go if bulk_may_be_lost => Resume::AfterUna,
+            PeerKind::Go => Resume::Now,
+        };
+        self.engine.resume(now, how);
+        if self.heard && self.engine.peer() != PeerKind::Ours {
+            self.engine.ask_window();
+        }
+        if self.path.is_client() {
+            self.send_hello(id, id.0);
+        }
+        if first || !self.path.is_client() {
+            self.announce(now, id);
+        } else {
+            self.coming_up = Some(id);
+        }
+    }
+
+    fn probe(&mut self, now: Instant, id: CarrierId) {
+        self.stats.probes += 1;
+        if self.engine.peer() != PeerKind::Ours {
+            self.engine.ask_window();
+        }
+        if self.engine.peer() != PeerKind::Go {
+            let nonce = self.stats.probes as u32;
+            self.ping = Some((nonce, now));
+            self.send_control(id, Control::Ping { conv: self.conv, nonce, una: self.engine.kcp().rcv_nxt() });
+        }
+    }
+
+    // The end.
+
+    /// Ends the session once the peer has acknowledged everything written. Streams that were not finished are finished; what the peer
+    /// still sends is not waited for.
+    pub fn close(&mut self, now: Instant) {
+        if self.closing.is_none() && self.ended.is_none() {
+            self.engine.finish_all();
+            self.closing = Some(Closing { una: self.engine.kcp().una(), progress: now });
+            self.advance(now);
+        }
+    }
+
+    /// True if that ended the session.
+    fn finish_closing(&mut self, now: Instant) -> bool {
+        let una = self.engine.kcp().una();
+        let attached = self.path.current().is_some();
+        let Some(closing) = &mut self.closing else { return false };
+        if !attached || closing.una != una {
+            *closing = Closing { una, progress: now };
+        }
+        if !self.engine.is_done() {
+            return false;
+        }
+        self.say_bye(ByeReason::Done);
+        self.end(SessionError::Closed);
+        true
+    }
+
+    /// Ends the session at once: nothing more is sent but a BYE. For a program that goes away.
+    pub fn abort(&mut self) {
+        if self.ended.is_none() {
+            self.say_bye(ByeReason::Shutdown);
+            self.end(SessionError::Closed);
+        }
+    }
+
+    /// Ends the session because its first dial failed and nobody wants to wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn fail(&mut self, error: SessionError) {
+        if self.ended.is_none() {
+            self.end(error);
+        }
+    }
+
+    fn end(&mut self, error: SessionError) {
+        self.path.stop();
+        self.ended = Some(error.clone());
+        self.events.push_back(Event::Ended(error));
+    }
+
+    /// Why the session is over, if it is. Buffered data can still be read.
+    #[must_use]
+    pub fn ended(&self) -> Option<&SessionError> {
+        self.ended.as_ref()
+    }
+
+    // Streams.
+
+    /// Opens a stream. The peer hears of it with its first data, or at the next packet.
+    ///
+    /// # Errors
+    ///
+    /// The session is over, or has too many streams.
+    pub fn open(&mut self, now: Instant) -> Result<StreamId, StreamFailure> {
+        self.alive()?;
+        let id = self.engine.open()?;
+        self.advance(now);
+        Ok(id)
+    }
+
+    /// The next stream that the peer has opened.
+    pub fn accept(&mut self) -> Option<StreamId> {
+        self.engine.accept()
+    }
+
+    /// Takes bytes to be sent; fewer than given, or none, when the stream's buffer is full. After none, [`Event::Writable`] follows.
+    ///
+    /// # Errors
+    ///
+    /// The session is over, or the stream was finished by us or closed by the peer.
+    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamFailure> {
+        self.alive()?;
+        Ok(self.engine.write(id, bytes)?)
+    }
+
+    /// Reads received bytes. `None`: nothing now, [`Event::Readable`] follows. `Some(0)`: the peer has finished.
+    ///
+    /// # Errors
+    ///
+    /// The session is over and everything that had arrived is read, or the stream is closed.
+    pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamFailure> {
+        match self.engine.read(now, id, buf) {
+            Ok(None) => {
+                self.alive()?;
+                Ok(None)
+            }
+            Ok(read) => Ok(read),
+            Err(ReadError::Stream(error)) => Err(error.into()),
+            Err(ReadError::Session(error)) => {
+                self.say_bye(ByeReason::Protocol);
+                self.end(error.clone());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Half-close: the peer reads to the end of what was written; reading goes on. [`Event::Delivered`] follows.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    pub fn finish(&mut self, now: Instant, id: StreamId) -> Result<(), StreamFailure> {
+        self.alive()?;
+        self.engine.finish(id)?;
+        self.advance(now);
+        Ok(())
+    }
+
+    /// The application lets go of the stream: what was written is still sent, what comes is thrown away.
+    pub fn close_stream(&mut self, now: Instant, id: StreamId) {
+        if let Err(error) = self.engine.close_stream(now, id) {
+            self.end(error);
+        }
+        self.advance(now);
+    }
+
+    fn alive(&self) -> Result<(), SessionError> {
+        self.ended.clone().map_or(Ok(()), Err)
+    }
+
+    // What is to be told.
+
+    /// What has to be done to connections.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.path.poll_action()
+    }
+
+    /// What the application should hear of.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.engine.poll_event().map(|event| match event {
+            EngineEvent::Incoming => Event::Incoming,
+            EngineEvent::Readable(id) => Event::Readable(id),
+            EngineEvent::Writable(id) => Event::Writable(id),
+            EngineEvent::Delivered(id) => Event::Delivered(id),
+        });
+        event.or_else(|| self.events.pop_front())
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            segments_resent: self.engine.kcp().stats().segments_resent(),
+            streams: self.engine.mux().streams(),
+            srtt: self.engine.srtt(),
+            peer: self.engine.peer(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// The engines' own counters, for tests and the curious.
+    #[must_use]
+    pub fn engine_stats(&self) -> (&kcp::Stats, &smux::Stats) {
+        (self.engine.kcp().stats(), self.engine.mux().stats())
+    }
+}
+
+/// Why a call on a stream failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamFailure {
+    /// The whole session is over.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Only this stream.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// No new stream can be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// `una` of the first segment of a KCP packet.
+fn una_of(packet: &[u8]) -> Option<Sn> {
+    let una = packet.get(16..20)?.first_chunk()?;
+    Some(Sn::new(u32::from_le_bytes(*una)))
+}
+
+/// The conv of a packet that may open a session: its first segment is a PUSH numbered `first_sn`. Everything else from an unknown session is
+/// somebody who has missed its end.
+#[must_use]
+pub fn opening_conv(packet: &[u8], first_sn: u32) -> Option<u32> {
+    let segment = kcp::segments(packet).ok()?.next()?;
+    (segment.cmd == kcp::Cmd::Push && segment.sn.value() == first_sn && !segment.payload.is_empty())
+        .then(|| kcp::conv_of(packet))
+        .flatten()
+}
