@@ -35,11 +35,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             client.write(id, &piece)?;
         }
         while client.poll_transmit(start, &mut packet, ROOM) {
+            while server.accept().is_some() {}
             server.handle_bytes(start, &packet)?;
             packet.clear();
             packets += 1;
         }
-        while server.accept().is_some() {}
         for &id in &ids {
             while let Some(n) = server.read(start, id, &mut buf)? {
                 received += n as u64;

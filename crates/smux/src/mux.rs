@@ -133,8 +133,13 @@ impl Mux {
 
     /// The next stream that the peer opened, in its order.
     pub fn accept(&mut self) -> Option<StreamId> {
-        let key = self.backlog.pop_front()?;
-        self.table.get(key).map(|stream| stream.id)
+        loop {
+            let key = self.backlog.pop_front()?;
+            // The peer may take up an id that the application still closes from its former life.
+            if let Some(stream) = self.table.get(key).filter(|stream| !stream.let_go) {
+                return Some(stream.id);
+            }
+        }
     }
 
     /// Takes as much of `bytes` as the stream's buffer has room for, and says how much.
@@ -246,6 +251,7 @@ impl Mux {
         self.stats.bytes_unread += stream.recv.len() as u64;
         self.recv_allocated -= self.arena.clear(&mut stream.recv);
         self.settle(key);
+        self.skip_released();
     }
 
     /// As [`Mux::close`], but drops what was written and not sent.
@@ -429,6 +435,16 @@ impl Mux {
             stream.fin = Fin::Due;
         }
         self.settle(key);
+        self.skip_released();
+    }
+
+    /// Drops the next deadlines that hold no FIN any more.
+    fn skip_released(&mut self) {
+        while let Some(&Reverse((_, key))) = self.held.peek()
+            && self.table.get(key).is_none_or(|stream| stream.fin_held_since.is_none())
+        {
+            self.held.pop();
+        }
     }
 
     fn keepalive_deadline(&self) -> Option<Instant> {
