@@ -1,0 +1,399 @@
+//! [`Kcp`]: the verbs.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Resume, Retransmission};
+use crate::pool::Pool;
+use crate::recv::Receiver;
+use crate::rto::Rto;
+use crate::send::Sender;
+use crate::sn::{Sn, Ts};
+use crate::stats::Stats;
+use crate::wire::{Command, DecodeError, HEADER_LEN, Segment, segments};
+
+/// Buffers hold a full segment of a kcp-go peer, in bytes.
+const BUFFER_LEN: usize = 1376;
+
+/// One end of a KCP conversation.
+#[derive(Debug)]
+pub struct Kcp {
+    conv: u32,
+    mtu: usize,
+    initial_ts: Ts,
+    started: Instant,
+    /// The latest `now` that came in.
+    now: Instant,
+    suspended: bool,
+    learning: bool,
+    wask_due: bool,
+    sender: Sender,
+    receiver: Receiver,
+    rto: Rto,
+    pool: Pool,
+    stats: Stats,
+}
+
+impl Kcp {
+    /// An engine for conversation `conv`, on a carrier from the start, for a kcp-go peer ([`Retransmission::Timeout`]).
+    ///
+    /// # Panics
+    ///
+    /// If a field of `config` is outside of what its doc says.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "the engine is built from its configuration, once")]
+    pub fn new(now: Instant, conv: u32, config: Config) -> Self {
+        config.check();
+        Self {
+            conv,
+            mtu: config.mtu,
+            initial_ts: Ts::new(config.initial_ts_ms),
+            started: now,
+            now,
+            suspended: false,
+            learning: false,
+            wask_due: false,
+            sender: Sender::new(now, &config),
+            receiver: Receiver::new(&config),
+            rto: Rto::new(config.min_rto),
+            pool: Pool::new(BUFFER_LEN),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The conversation's number.
+    #[must_use]
+    pub fn conv(&self) -> u32 {
+        self.conv
+    }
+
+    /// When to send again, from now on. Known once it is known who the peer is.
+    pub fn set_retransmission(&mut self, retransmission: Retransmission) {
+        self.sender.set_mode(retransmission);
+    }
+
+    // Packets and time.
+
+    /// Takes in one packet. One that does not parse changes nothing: drop it and go on.
+    ///
+    /// Segments that parse but cannot be (a `una` that we have not sent up to, an ACK for what was never sent, data beyond
+    /// our window, a PUSH without data) have no effect and are counted; their neighbours do have theirs.
+    ///
+    /// # Errors
+    ///
+    /// See [`DecodeError`]; the packet is counted in [`Stats::packets_malformed`].
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), DecodeError> {
+        let parsed = segments(packet).and_then(|segments| match crate::wire::conv_of(packet) {
+            Some(found) if found != self.conv => Err(DecodeError::OtherConv { expected: self.conv, found }),
+            _ => Ok(segments),
+        });
+        let parsed = parsed.inspect_err(|_| self.stats.packets_malformed += 1)?;
+        self.advance(now);
+        self.stats.packets_received += 1;
+        let mut progress = self.sender.progress();
+        let mut heard = false;
+        for segment in parsed {
+            if !self.accepts(&segment) {
+                continue;
+            }
+            heard = true;
+            self.sender.on_una(segment.una, &mut progress, &mut self.pool);
+            self.sender.on_window(segment.una, segment.wnd);
+            match segment.cmd {
+                Command::Push => {
+                    let (pool, stats) = (&mut self.pool, &mut self.stats);
+                    self.receiver.on_push(segment.sn, segment.ts, segment.payload, pool, stats);
+                }
+                Command::Ack => {
+                    self.stats.acks_received += 1;
+                    self.sender.on_ack(segment.sn, segment.ts, &mut progress, &mut self.pool);
+                }
+                Command::Wask => {
+                    self.stats.wask_received += 1;
+                    self.receiver.ask_answer();
+                }
+                Command::Wins => self.stats.wins_received += 1,
+            }
+        }
+        self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
+        // A carrier that was given up can still bring late packets; they tell nothing about the next one.
+        if heard && !self.suspended {
+            self.learning = false;
+        }
+        Ok(())
+    }
+
+    /// Whether a segment may have an effect; counts it if not.
+    fn accepts(&mut self, segment: &Segment<'_>) -> bool {
+        if !self.sender.accepts_una(segment.una) {
+            self.stats.dropped_wrong_una += 1;
+            return false;
+        }
+        match segment.cmd {
+            Command::Push => self.receiver.accepts(segment.sn, segment.payload, &mut self.stats),
+            Command::Ack if !self.sender.accepts_ack(segment.sn) => {
+                self.stats.dropped_wrong_ack += 1;
+                false
+            }
+            Command::Ack | Command::Wask | Command::Wins => true,
+        }
+    }
+
+    /// Fires the timers due at `now`. Afterwards `poll_timeout` is later than `now`, or `None`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        if self.suspended {
+            return;
+        }
+        let due = self.sender.handle_timeout(self.now, &self.rto, self.learning);
+        self.wask_due |= due.ask_window;
+    }
+
+    /// When to call `handle_timeout` next; `None` when idle or suspended.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.suspended {
+            return None;
+        }
+        self.sender.deadline(self.now, &self.rto, self.learning)
+    }
+
+    /// Appends the next packet to `out`, at most `mtu` bytes: acknowledgements, then what goes again, then new data.
+    /// `false`: nothing to send at `now`, and `out` is as it was.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        self.advance(now);
+        if self.suspended {
+            return false;
+        }
+        self.sender.arm_window_probe(self.now);
+        let start = out.len();
+        let end = start + self.mtu;
+        let mut header = Segment {
+            conv: self.conv,
+            cmd: Command::Ack,
+            frg: 0,
+            wnd: self.receiver.wnd(),
+            ts: Ts::default(),
+            sn: Sn::new(0),
+            una: self.receiver.rcv_nxt(),
+            payload: &[],
+        };
+        while out.len() + HEADER_LEN <= end
+            && let Some((sn, ts)) = self.receiver.next_ack()
+        {
+            header.sn = sn;
+            header.ts = ts;
+            header.encode(out);
+            self.stats.acks_sent += 1;
+        }
+        // As kcp-go does, WASK and WINS repeat the last ACK's numbers.
+        if self.wask_due && out.len() + HEADER_LEN <= end {
+            self.wask_due = false;
+            Segment { cmd: Command::Wask, ..header }.encode(out);
+            self.stats.wask_sent += 1;
+        }
+        if self.receiver.wins_due() && out.len() + HEADER_LEN <= end {
+            self.receiver.take_wins();
+            Segment { cmd: Command::Wins, ..header }.encode(out);
+            self.stats.wins_sent += 1;
+        }
+        if !self.learning {
+            let ts = self.ts();
+            while let Some(index) = self.sender.due()
+                && out.len() + HEADER_LEN + self.sender.payload(index).len() <= end
+            {
+                let sn = self.sender.on_sent(self.now, ts, index, &mut self.stats);
+                let payload = self.sender.payload(index);
+                Segment { cmd: Command::Push, ts, sn, payload, ..header }.encode(out);
+            }
+        }
+        if out.len() == start {
+            return false;
+        }
+        self.receiver.on_told();
+        self.stats.packets_sent += 1;
+        true
+    }
+
+    /// Whether `poll_transmit` would give a packet.
+    #[must_use]
+    pub fn wants_transmit(&self, _now: Instant) -> bool {
+        !self.suspended && (self.receiver.has_acks() || self.has_more_than_acks())
+    }
+
+    /// Whether all that `poll_transmit` would give are ACKs, which may wait a little for company.
+    #[must_use]
+    pub fn only_acks_waiting(&self, _now: Instant) -> bool {
+        !self.suspended && self.receiver.has_acks() && !self.has_more_than_acks()
+    }
+
+    fn has_more_than_acks(&self) -> bool {
+        self.wask_due || self.receiver.wins_due() || (!self.learning && self.sender.is_due())
+    }
+
+    // Sending.
+
+    /// Bytes that `write` would take now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.sender.room()
+    }
+
+    /// Takes as many of `bytes` as the windows have room for, and says how many. All taken goes out with the next
+    /// `poll_transmit`s. Finding no room because of the peer's window starts the questions after it.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        self.sender.write(self.now, bytes, &mut self.pool)
+    }
+
+    /// Lets `f` append to a segment not yet sent: it gets the buffer, which may hold bytes already, and how many more
+    /// it may append (1 to mss). `false`: no room now, `f` was not called. Appending nothing is fine.
+    ///
+    /// A begun segment with only a few bytes of room is left behind while a new one may be begun, so that a frame with a
+    /// header finds a place.
+    ///
+    /// # Panics
+    ///
+    /// If `f` appends more than it may, or takes away.
+    pub fn fill(&mut self, f: impl FnOnce(&mut Vec<u8>, usize)) -> bool {
+        self.sender.fill(self.now, &mut self.pool, f)
+    }
+
+    /// Number of the segment that the next `fill` will append to. It is acknowledged once [`Kcp::una`] is beyond.
+    ///
+    /// Ask before `fill`: afterwards the answer may be for the next one. For "all that was written", see [`Kcp::end`].
+    #[must_use]
+    pub fn fill_sn(&self) -> Sn {
+        self.sender.fill_sn()
+    }
+
+    /// One beyond the last segment written: when [`Kcp::una`] reaches it, all that was written so far has arrived, unless
+    /// a segment that was not sent yet has been added to since.
+    #[must_use]
+    pub fn end(&self) -> Sn {
+        self.sender.end()
+    }
+
+    // Receiving.
+
+    /// The next bytes in order, as they came: one segment's payload, never empty.
+    #[must_use]
+    pub fn peek(&self) -> Option<&[u8]> {
+        self.receiver.peek()
+    }
+
+    /// Lets go of what `peek` shows. May queue a WINS, when the peer would otherwise not know that it has room again.
+    pub fn consume(&mut self) {
+        self.receiver.consume(&mut self.pool);
+    }
+
+    // Carriers.
+
+    /// There is no carrier: no timer runs and `poll_transmit` gives nothing, so that nothing grows old or goes to waste.
+    pub fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// A new carrier begins: all that is unacknowledged is due again, in order; backoff and congestion window start anew,
+    /// the estimate of the round trip stays. May be called without `suspend`.
+    pub fn resume(&mut self, now: Instant, how: Resume) {
+        self.advance(now);
+        self.suspended = false;
+        let in_flight = self.sender.resume(self.now);
+        self.learning = in_flight && how == Resume::AfterUna;
+        self.receiver.resume();
+        // The answer to a question, or the window update itself, may have died with the old carrier.
+        self.wask_due |= self.sender.is_blocked_by_peer();
+    }
+
+    /// Whether data still waits for the peer's `una`, after [`Resume::AfterUna`]. A WASK goes out when that takes long.
+    #[must_use]
+    pub fn is_learning(&self) -> bool {
+        self.learning
+    }
+
+    /// Takes in a `una` that came another way than by packet, and ends learning. `false`, and no effect, if it is none that
+    /// the peer can have now: below ours the peer has forgotten us, above `nxt` it is not our peer.
+    pub fn handle_una(&mut self, now: Instant, una: Sn) -> bool {
+        self.advance(now);
+        if una.distance_from(self.sender.una()) < 0 || !self.sender.accepts_una(una) {
+            return false;
+        }
+        let mut progress = self.sender.progress();
+        self.sender.on_una(una, &mut progress, &mut self.pool);
+        progress.forget_times();
+        self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
+        self.learning = false;
+        true
+    }
+
+    /// Queues a WASK. The answer, any packet, tells the peer's `una` and window.
+    pub fn ask_window(&mut self) {
+        self.wask_due = true;
+    }
+
+    // Facts, each in O(1).
+
+    /// Segments numbered and not yet passed by `una`.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.sender.in_flight()
+    }
+
+    /// First number that the peer may not have.
+    #[must_use]
+    pub fn una(&self) -> Sn {
+        self.sender.una()
+    }
+
+    /// Number of the next segment to be sent for the first time.
+    #[must_use]
+    pub fn nxt(&self) -> Sn {
+        self.sender.nxt()
+    }
+
+    /// First number that we do not have; what we announce as `una`.
+    #[must_use]
+    pub fn rcv_nxt(&self) -> Sn {
+        self.receiver.rcv_nxt()
+    }
+
+    /// Nothing in flight and nothing unsent.
+    #[must_use]
+    pub fn all_acknowledged(&self) -> bool {
+        self.sender.is_empty()
+    }
+
+    /// Smoothed round trip; `None` before the first sample.
+    #[must_use]
+    pub fn srtt(&self) -> Option<Duration> {
+        self.rto.srtt()
+    }
+
+    /// The estimate of the retransmission timeout, without backoff.
+    #[must_use]
+    pub fn rto(&self) -> Duration {
+        self.rto.get()
+    }
+
+    /// Takes in a round trip measured another way.
+    pub fn handle_rtt(&mut self, sample: Duration) {
+        self.rto.sample(sample);
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// A `now` before the last one counts as that.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn ts(&self) -> Ts {
+        // Modulo 2^32 by definition.
+        #[expect(clippy::cast_possible_truncation, reason = "the clock on the wire goes round")]
+        let elapsed = self.now.duration_since(self.started).as_millis() as u32;
+        Ts::new(self.initial_ts.value().wrapping_add(elapsed))
+    }
+}

@@ -1,0 +1,216 @@
+//! The receiving half: PUSH segments until the application has read them, and what is acknowledged.
+//!
+//! ```text
+//! readable  [ in order, unread ]          waiting  [ rcv_nxt | out of order, with gaps ]
+//! ```
+//!
+//! The rules are kcp-go's: accepted is what lies within `recv_window` of `rcv_nxt`; `readable` holds at most `recv_window`
+//! chunks; one ACK for the last arrival below `rcv_nxt` (`una` covers the others) and one for each out-of-order segment.
+
+use std::collections::VecDeque;
+
+use crate::config::Config;
+use crate::pool::Pool;
+use crate::sn::{Sn, Ts};
+use crate::stats::Stats;
+
+/// Payload of the largest packet known of any KCP, for the budget in bytes.
+const LARGEST_USUAL: usize = 1500;
+/// Rings up to this capacity are kept while empty.
+const IDLE_RING: usize = 32;
+
+#[derive(Debug)]
+struct Waiting {
+    payload: Vec<u8>,
+    /// Its ACK is in the list.
+    ack_due: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    window: usize,
+    rcv_nxt: Sn,
+    readable: VecDeque<Vec<u8>>,
+    /// Index 0 is `rcv_nxt`; there only while `readable` is full.
+    waiting: VecDeque<Option<Waiting>>,
+    /// Allocated for chunks, in bytes.
+    held: usize,
+    budget: usize,
+
+    /// Out-of-order arrivals to acknowledge, in order of arrival.
+    acks: VecDeque<(Sn, Ts)>,
+    /// The last arrival below `rcv_nxt`.
+    cumulative_ack: Option<(Sn, Ts)>,
+    wins_due: bool,
+    /// The window's end as the peer was told last.
+    told_edge: Sn,
+}
+
+impl Receiver {
+    pub(crate) fn new(config: &Config) -> Self {
+        let rcv_nxt = Sn::new(config.initial_sn);
+        let window = usize::from(config.recv_window);
+        Self {
+            window,
+            rcv_nxt,
+            readable: VecDeque::new(),
+            waiting: VecDeque::new(),
+            held: 0,
+            budget: 2 * window * LARGEST_USUAL,
+            acks: VecDeque::new(),
+            cumulative_ack: None,
+            wins_due: false,
+            told_edge: rcv_nxt.plus(u32::from(config.recv_window)),
+        }
+    }
+
+    pub(crate) fn rcv_nxt(&self) -> Sn {
+        self.rcv_nxt
+    }
+
+    /// Free places, as announced.
+    pub(crate) fn wnd(&self) -> u16 {
+        u16::try_from(self.window - self.readable.len()).expect("recv_window is a u16")
+    }
+
+    /// Whether a PUSH is one to take in or to acknowledge again; counts it if not.
+    pub(crate) fn accepts(&self, sn: Sn, payload: &[u8], stats: &mut Stats) -> bool {
+        if payload.is_empty() {
+            // Taken, it would be acknowledged in place of the real segment of that number.
+            stats.dropped_empty_push += 1;
+            return false;
+        }
+        if sn.offset_from(self.rcv_nxt).is_some_and(|offset| offset >= self.window) {
+            stats.dropped_beyond_window += 1;
+            return false;
+        }
+        true
+    }
+
+    /// Takes in a PUSH that [`Self::accepts`].
+    pub(crate) fn on_push(&mut self, sn: Sn, ts: Ts, payload: &[u8], pool: &mut Pool, stats: &mut Stats) {
+        let Some(offset) = sn.offset_from(self.rcv_nxt) else {
+            stats.duplicates += 1;
+            self.cumulative_ack = Some((sn, ts));
+            return;
+        };
+        if let Some(Some(waiting)) = self.waiting.get_mut(offset) {
+            stats.duplicates += 1;
+            if !waiting.ack_due {
+                waiting.ack_due = true;
+                self.acks.push_back((sn, ts));
+            }
+            return;
+        }
+        // With nothing to read, the segment that all others wait for is taken: else nothing would ever be freed.
+        if self.held >= self.budget && !(offset == 0 && self.readable.is_empty()) {
+            stats.dropped_over_budget += 1;
+            return;
+        }
+        let mut chunk = pool.get(payload.len());
+        chunk.extend_from_slice(payload);
+        self.held += chunk.capacity();
+        stats.segments_received += 1;
+        stats.bytes_received += payload.len() as u64;
+
+        if offset == 0 && self.readable.len() < self.window {
+            self.cumulative_ack = Some((sn, ts));
+            self.readable.push_back(chunk);
+            self.rcv_nxt = self.rcv_nxt.next();
+            self.waiting.pop_front();
+            self.advance();
+            return;
+        }
+        if self.waiting.len() <= offset {
+            self.waiting.resize_with(offset + 1, || None);
+        }
+        self.waiting[offset] = Some(Waiting { payload: chunk, ack_due: true });
+        self.acks.push_back((sn, ts));
+    }
+
+    /// Moves what has come into order.
+    fn advance(&mut self) {
+        while self.readable.len() < self.window
+            && let Some(first) = self.waiting.front_mut()
+            && let Some(waiting) = first.take()
+        {
+            self.waiting.pop_front();
+            self.readable.push_back(waiting.payload);
+            self.rcv_nxt = self.rcv_nxt.next();
+        }
+    }
+
+    // Reading.
+
+    pub(crate) fn peek(&self) -> Option<&[u8]> {
+        self.readable.front().map(Vec::as_slice)
+    }
+
+    pub(crate) fn consume(&mut self, pool: &mut Pool) {
+        let Some(chunk) = self.readable.pop_front() else {
+            return;
+        };
+        self.held -= chunk.capacity();
+        pool.put(chunk);
+        self.advance();
+        self.wins_due |= self.wnd() > 0 && self.reopens();
+        if self.readable.is_empty() && self.waiting.is_empty() {
+            self.readable.shrink_to(IDLE_RING);
+            self.waiting.shrink_to(IDLE_RING);
+        }
+    }
+
+    /// Whether the peer, as far as we told it, has little or no room, and would have much more if it knew.
+    fn reopens(&self) -> bool {
+        let known = self.told_edge.distance_from(self.rcv_nxt);
+        let gain = self.rcv_nxt.plus(u32::from(self.wnd())).distance_from(self.told_edge);
+        let quarter = i32::try_from(self.window / 4).expect("recv_window is a u16");
+        (known <= 0 && gain > 0) || (known < quarter && gain >= quarter.max(1))
+    }
+
+    // Answering.
+
+    pub(crate) fn ask_answer(&mut self) {
+        self.wins_due = true;
+    }
+
+    /// A new carrier begins: the last window update may have died with the old one.
+    pub(crate) fn resume(&mut self) {
+        let known = self.told_edge.distance_from(self.rcv_nxt);
+        let half = i32::try_from(self.window / 2).expect("recv_window is a u16");
+        self.wins_due |= known < half;
+    }
+
+    pub(crate) fn has_acks(&self) -> bool {
+        self.cumulative_ack.is_some() || !self.acks.is_empty()
+    }
+
+    pub(crate) fn wins_due(&self) -> bool {
+        self.wins_due
+    }
+
+    pub(crate) fn take_wins(&mut self) -> bool {
+        std::mem::take(&mut self.wins_due)
+    }
+
+    pub(crate) fn next_ack(&mut self) -> Option<(Sn, Ts)> {
+        while let Some((sn, ts)) = self.acks.pop_front() {
+            let Some(offset) = sn.offset_from(self.rcv_nxt) else {
+                // `una` has passed it meanwhile and says so, with this ACK if there is no other.
+                self.cumulative_ack.get_or_insert((sn, ts));
+                continue;
+            };
+            if let Some(Some(waiting)) = self.waiting.get_mut(offset) {
+                waiting.ack_due = false;
+            }
+            return Some((sn, ts));
+        }
+        self.acks.shrink_to(IDLE_RING);
+        self.cumulative_ack.take()
+    }
+
+    /// A packet with this `una` and `wnd` has been made.
+    pub(crate) fn on_told(&mut self) {
+        self.told_edge = self.rcv_nxt.plus(u32::from(self.wnd()));
+    }
+}

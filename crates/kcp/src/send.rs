@@ -1,0 +1,708 @@
+//! The sending half: segments from `write` until `una` has passed them.
+//!
+//! In: bytes, acknowledgements, `now`. Out: which segment goes next ([`Sender::due`]) and when to ask again
+//! ([`Sender::deadline`]).
+//!
+//! ```text
+//! slots  [ numbered: Flying | Lost | Acknowledged ......... ][ Unsent ... ]
+//!         una                                                nxt         end
+//! log    one entry per transmission, in the order of sending; live while its slot flies and was not sent again since
+//! ```
+//!
+//! The log replaces a walk over the window: carriers keep order, so an acknowledged transmission proves every live entry
+//! before it lost; and its first live entry is the one whose timeout ends first. Each entry is looked at once.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Retransmission};
+use crate::congestion::Congestion;
+use crate::pool::Pool;
+use crate::rto::Rto;
+use crate::sn::{Sn, Ts};
+use crate::stats::Stats;
+
+/// Window of a peer that has not said anything yet, in segments; the default of every KCP.
+const ASSUMED_WINDOW: u32 = 32;
+/// `fill` does not hand out less than this of a begun segment while a new one may be begun: frames have headers.
+const MIN_TAIL: usize = 64;
+/// Rings up to this capacity are kept while empty.
+const IDLE_RING: usize = 32;
+/// Added to `4 srtt`: a peer may be slow to answer for reasons of its own.
+const TAIL_PROBE_BASE: Duration = Duration::from_secs(1);
+/// First wait before a question after a closed window; kcp-go since 5.6.43.
+const WINDOW_PROBE_FIRST: Duration = Duration::from_millis(500);
+/// Last wait; kcp-go's 120 s outlive most sessions.
+const WINDOW_PROBE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a segment goes again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cause {
+    Timeout,
+    Overtaken,
+    Probe,
+    Resume,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// Written, not numbered.
+    Unsent,
+    /// On its way, as far as we know.
+    Flying,
+    /// To be sent again.
+    Lost(Cause),
+    /// The peer has it, `una` has not come by yet. The payload is gone.
+    Acknowledged,
+}
+
+#[derive(Debug)]
+struct Slot {
+    payload: Vec<u8>,
+    state: State,
+    /// Sent exactly once and never given up: its acknowledgement can only be for that transmission.
+    once: bool,
+    /// Number of its last transmission in the log.
+    order: u64,
+    sent_at: Instant,
+    ts: Ts,
+}
+
+/// What one packet's acknowledgements amount to; applied by [`Sender::settle`].
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Segments newly acknowledged, by `una` or ACK.
+    count: usize,
+    una_moved: bool,
+    /// Flying before the packet.
+    flying: usize,
+    /// Latest transmission known to have arrived.
+    proven: Option<u64>,
+    /// The last segment of which a round trip can be told.
+    sample: Option<(Sn, Instant, Ts)>,
+    implausible: u64,
+}
+
+impl Progress {
+    /// The news took another way than an ACK: it came, but its time and order say nothing.
+    pub(crate) fn forget_times(&mut self) {
+        self.sample = None;
+        self.proven = None;
+    }
+}
+
+/// The question after a closed window.
+#[derive(Debug)]
+struct WindowProbe {
+    /// Somebody found no room because of the peer's window.
+    wanted: bool,
+    due: Option<Instant>,
+    wait: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sender {
+    mss: usize,
+    send_window: usize,
+    max_backoff: Duration,
+    mode: Retransmission,
+
+    slots: VecDeque<Slot>,
+    una: Sn,
+    /// Slots before `nxt`.
+    numbered: usize,
+    acknowledged: usize,
+    lost: usize,
+    /// In the order in which they go again; entries whose slot is no longer lost are skipped.
+    lost_queue: VecDeque<Sn>,
+    log: VecDeque<Sn>,
+    /// Number of the log's first entry.
+    log_base: u64,
+
+    /// First number that the peer has no room for.
+    edge: Sn,
+    edge_announced: bool,
+    probe: WindowProbe,
+
+    congestion: Congestion,
+    /// Losses of transmissions before this one belong to a flight that has been answered for.
+    recovered: u64,
+    backoff: u32,
+    una_moved_at: Instant,
+    acknowledged_at: Instant,
+}
+
+/// What came of a wait without progress.
+#[derive(Debug)]
+enum TailProbe {
+    /// A segment goes again.
+    Marked,
+    /// It was to go again anyway: nobody has asked for packets for a while.
+    Waiting,
+    /// The peer has all, or nothing may be sent: a question goes out.
+    Ask,
+}
+
+/// What [`Sender::handle_timeout`] found due.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct Due {
+    /// A WASK should be sent.
+    pub(crate) ask_window: bool,
+}
+
+impl Sender {
+    pub(crate) fn new(now: Instant, config: &Config) -> Self {
+        let una = Sn::new(config.initial_sn);
+        Self {
+            mss: config.mss(),
+            send_window: usize::from(config.send_window),
+            max_backoff: config.max_rto,
+            mode: Retransmission::default(),
+            slots: VecDeque::new(),
+            una,
+            numbered: 0,
+            acknowledged: 0,
+            lost: 0,
+            lost_queue: VecDeque::new(),
+            log: VecDeque::new(),
+            log_base: 0,
+            edge: una.plus(ASSUMED_WINDOW),
+            edge_announced: false,
+            probe: WindowProbe { wanted: false, due: None, wait: WINDOW_PROBE_FIRST },
+            congestion: Congestion::new(),
+            recovered: 0,
+            backoff: 0,
+            una_moved_at: now,
+            acknowledged_at: now,
+        }
+    }
+
+    pub(crate) fn set_mode(&mut self, mode: Retransmission) {
+        self.mode = mode;
+    }
+
+    // Facts.
+
+    pub(crate) fn una(&self) -> Sn {
+        self.una
+    }
+
+    pub(crate) fn nxt(&self) -> Sn {
+        self.at(self.numbered)
+    }
+
+    /// One beyond the last segment written.
+    pub(crate) fn end(&self) -> Sn {
+        self.at(self.slots.len())
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.numbered
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn at(&self, index: usize) -> Sn {
+        self.una.plus(u32::try_from(index).expect("at most 65,535 slots"))
+    }
+
+    fn index(&self, sn: Sn) -> Option<usize> {
+        sn.offset_from(self.una).filter(|&index| index < self.numbered)
+    }
+
+    fn flying(&self) -> usize {
+        self.numbered - self.acknowledged - self.lost
+    }
+
+    fn unsent(&self) -> usize {
+        self.slots.len() - self.numbered
+    }
+
+    // Taking bytes.
+
+    /// Segments that the peer has room for, counted from `una`.
+    fn peer_window(&self) -> usize {
+        self.edge.offset_from(self.una).unwrap_or(0)
+    }
+
+    /// Segments that may be begun now.
+    fn free_slots(&self) -> usize {
+        let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());
+        match self.mode {
+            Retransmission::TailProbe => window,
+            Retransmission::Timeout => {
+                let spoken_for = self.slots.len() - self.acknowledged;
+                window.min(self.congestion.window().saturating_sub(spoken_for))
+            }
+        }
+    }
+
+    /// Bytes that still fit into the last segment, if it is not sent yet.
+    fn tail_room(&self) -> usize {
+        match self.slots.back() {
+            Some(slot) if slot.state == State::Unsent => self.mss - slot.payload.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.tail_room() + self.free_slots() * self.mss
+    }
+
+    pub(crate) fn write(&mut self, now: Instant, mut bytes: &[u8], pool: &mut Pool) -> usize {
+        let all = bytes.len();
+        while !bytes.is_empty() {
+            if self.tail_room() == 0 && !self.begin(now, pool) {
+                break;
+            }
+            let (head, rest) = bytes.split_at(bytes.len().min(self.tail_room()));
+            let slot = self.slots.back_mut().expect("a segment with room was found or begun");
+            slot.payload.extend_from_slice(head);
+            bytes = rest;
+        }
+        all - bytes.len()
+    }
+
+    pub(crate) fn fill(&mut self, now: Instant, pool: &mut Pool, f: impl FnOnce(&mut Vec<u8>, usize)) -> bool {
+        if self.fill_begins_segment() && !self.begin(now, pool) {
+            return false;
+        }
+        let room = self.tail_room();
+        let slot = self.slots.back_mut().expect("a segment with room was found or begun");
+        let before = slot.payload.len();
+        f(&mut slot.payload, room);
+        let appended = slot.payload.len().checked_sub(before).expect("what was written before stays");
+        assert!(appended <= room, "{appended} bytes were put where {room} had room");
+        if slot.payload.is_empty() {
+            let slot = self.slots.pop_back().expect("it was there a moment ago");
+            pool.put(slot.payload);
+        }
+        true
+    }
+
+    pub(crate) fn fill_sn(&self) -> Sn {
+        if self.fill_begins_segment() { self.end() } else { self.at(self.slots.len() - 1) }
+    }
+
+    fn fill_begins_segment(&self) -> bool {
+        let tail = self.tail_room();
+        tail == 0 || (tail < MIN_TAIL.min(self.mss / 4) && self.free_slots() > 0)
+    }
+
+    /// Begins a segment, or remembers that somebody wanted to.
+    fn begin(&mut self, now: Instant, pool: &mut Pool) -> bool {
+        if self.free_slots() == 0 {
+            self.probe.wanted |= self.peer_window() <= self.slots.len();
+            return false;
+        }
+        self.slots.push_back(Slot {
+            payload: pool.get(self.mss),
+            state: State::Unsent,
+            once: false,
+            order: 0,
+            sent_at: now,
+            ts: Ts::default(),
+        });
+        true
+    }
+
+    // Sending.
+
+    /// The segment that goes next: its index.
+    pub(crate) fn due(&mut self) -> Option<usize> {
+        if self.mode == Retransmission::Timeout && self.flying() >= self.congestion.window() {
+            return None;
+        }
+        while self.lost > 0 {
+            let sn = *self.lost_queue.front().expect("every lost segment is in the queue");
+            match self.index(sn) {
+                Some(index) if matches!(self.slots[index].state, State::Lost(_)) => return Some(index),
+                _ => self.lost_queue.pop_front(),
+            };
+        }
+        self.lost_queue.clear();
+        (self.unsent() > 0 && self.has_room_for_nxt()).then_some(self.numbered)
+    }
+
+    /// As `due().is_some()`, without tidying up.
+    pub(crate) fn is_due(&self) -> bool {
+        if self.mode == Retransmission::Timeout && self.flying() >= self.congestion.window() {
+            return false;
+        }
+        self.lost > 0 || (self.unsent() > 0 && self.has_room_for_nxt())
+    }
+
+    /// Not so only when the peer's first words were of a smaller window than the assumed one.
+    fn has_room_for_nxt(&self) -> bool {
+        self.numbered < self.peer_window()
+    }
+
+    pub(crate) fn payload(&self, index: usize) -> &[u8] {
+        &self.slots[index].payload
+    }
+
+    /// The segment that `due` gave goes out now.
+    pub(crate) fn on_sent(&mut self, now: Instant, ts: Ts, index: usize, stats: &mut Stats) -> Sn {
+        let sn = self.at(index);
+        if self.flying() == 0 {
+            // A clock that ran while nothing was on its way says nothing about the peer.
+            self.acknowledged_at = now;
+            self.una_moved_at = now;
+        }
+        let slot = &mut self.slots[index];
+        let bytes = slot.payload.len() as u64;
+        match slot.state {
+            State::Lost(cause) => {
+                self.lost -= 1;
+                self.lost_queue.pop_front();
+                stats.bytes_resent += bytes;
+                match cause {
+                    Cause::Timeout => stats.resent_timeout += 1,
+                    Cause::Overtaken => stats.resent_overtaken += 1,
+                    Cause::Probe => stats.resent_probe += 1,
+                    Cause::Resume => stats.resent_resume += 1,
+                }
+            }
+            State::Unsent => {
+                self.numbered += 1;
+                slot.once = true;
+                stats.segments_sent += 1;
+                stats.bytes_sent += bytes;
+            }
+            State::Flying | State::Acknowledged => unreachable!("`due` gives lost and unsent segments only"),
+        }
+        slot.state = State::Flying;
+        slot.sent_at = now;
+        slot.ts = ts;
+        slot.order = self.log_base + self.log.len() as u64;
+        self.log.push_back(sn);
+        self.bound_log();
+        sn
+    }
+
+    // Acknowledgements.
+
+    /// To be called before the first segment of a packet.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { flying: self.flying(), ..Progress::default() }
+    }
+
+    /// Whether `una` is one that the peer can have; an old one can.
+    pub(crate) fn accepts_una(&self, una: Sn) -> bool {
+        una.distance_from(self.nxt()) <= 0
+    }
+
+    /// Whether `sn` has been sent, however long ago.
+    pub(crate) fn accepts_ack(&self, sn: Sn) -> bool {
+        sn.distance_from(self.nxt()) < 0
+    }
+
+    /// Everything below `una`, which [`Self::accepts_una`], has arrived.
+    pub(crate) fn on_una(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
+        let Some(count) = una.offset_from(self.una).filter(|&count| count > 0) else {
+            return;
+        };
+        progress.una_moved = true;
+        for slot in self.slots.drain(..count) {
+            match slot.state {
+                State::Flying => {
+                    progress.count += 1;
+                    if slot.once {
+                        progress.proven = progress.proven.max(Some(slot.order));
+                        progress.sample = Some((self.una, slot.sent_at, slot.ts));
+                    }
+                }
+                State::Lost(_) => {
+                    progress.count += 1;
+                    self.lost -= 1;
+                }
+                State::Acknowledged => self.acknowledged -= 1,
+                State::Unsent => unreachable!("una is not beyond nxt"),
+            }
+            if slot.state != State::Acknowledged {
+                pool.put(slot.payload);
+            }
+            self.una = self.una.next();
+        }
+        self.numbered -= count;
+    }
+
+    /// The peer has room for `wnd` segments from `una` on. An edge once announced stays.
+    pub(crate) fn on_window(&mut self, una: Sn, wnd: u16) {
+        let edge = una.plus(u32::from(wnd));
+        let moved = edge.distance_from(self.edge) > 0;
+        if !self.edge_announced || moved {
+            self.edge = edge;
+            self.edge_announced = true;
+        }
+        if moved {
+            self.probe.wanted = false;
+            self.probe.due = None;
+            self.probe.wait = WINDOW_PROBE_FIRST;
+        }
+    }
+
+    pub(crate) fn on_ack(&mut self, sn: Sn, ts: Ts, progress: &mut Progress, pool: &mut Pool) {
+        if let Some((_, _, sent_ts)) = progress.sample.filter(|&(sampled, _, _)| sampled == sn)
+            && sent_ts != ts
+        {
+            progress.sample = None;
+            progress.implausible += 1;
+        }
+        let Some(index) = self.index(sn) else {
+            return;
+        };
+        let slot = &mut self.slots[index];
+        match slot.state {
+            State::Flying => {
+                if slot.once {
+                    progress.proven = progress.proven.max(Some(slot.order));
+                    if slot.ts == ts {
+                        progress.sample = Some((sn, slot.sent_at, ts));
+                    } else {
+                        progress.implausible += 1;
+                    }
+                }
+            }
+            State::Lost(_) => self.lost -= 1,
+            State::Acknowledged | State::Unsent => return,
+        }
+        slot.state = State::Acknowledged;
+        pool.put(std::mem::take(&mut slot.payload));
+        self.acknowledged += 1;
+        progress.count += 1;
+    }
+
+    /// Draws the conclusions of a packet's acknowledgements.
+    pub(crate) fn settle(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
+        stats.rtt_implausible += progress.implausible;
+        if progress.count > 0 {
+            if let Some((_, sent_at, _)) = progress.sample {
+                rto.sample(now.saturating_duration_since(sent_at));
+                stats.rtt_samples += 1;
+            }
+            self.congestion.on_acknowledged(progress.count, progress.flying);
+            self.acknowledged_at = now;
+        }
+        if progress.una_moved {
+            self.una_moved_at = now;
+        }
+        if progress.una_moved || (progress.count > 0 && self.mode == Retransmission::Timeout) {
+            self.backoff = 0;
+        }
+        if let Some(proven) = progress.proven {
+            while self.log_base < proven && !self.log.is_empty() {
+                self.give_up_first(Cause::Overtaken);
+            }
+        }
+        self.trim_log();
+        self.shrink();
+    }
+
+    /// Takes the first entry off the log; if it is live, its segment is lost.
+    fn give_up_first(&mut self, cause: Cause) {
+        let (order, Some(sn)) = (self.log_base, self.log.pop_front()) else {
+            return;
+        };
+        self.log_base += 1;
+        if !self.is_live(order, sn) {
+            return;
+        }
+        self.mark_lost(sn, cause);
+        if order >= self.recovered {
+            self.recovered = self.log_base + self.log.len() as u64;
+            self.congestion.on_loss();
+        }
+    }
+
+    fn mark_lost(&mut self, sn: Sn, cause: Cause) {
+        let Some(index) = self.index(sn) else {
+            return;
+        };
+        let slot = &mut self.slots[index];
+        slot.state = State::Lost(cause);
+        slot.once = false;
+        self.lost += 1;
+        self.lost_queue.push_back(sn);
+    }
+
+    fn is_live(&self, order: u64, sn: Sn) -> bool {
+        self.index(sn).is_some_and(|index| {
+            let slot = &self.slots[index];
+            slot.state == State::Flying && slot.order == order
+        })
+    }
+
+    /// After this the log's first entry is live, or there is none.
+    fn trim_log(&mut self) {
+        while let Some(&sn) = self.log.front()
+            && !self.is_live(self.log_base, sn)
+        {
+            self.log.pop_front();
+            self.log_base += 1;
+        }
+    }
+
+    /// Dead entries can pile up behind a live one, by tail probes for days on end: sorts them out now and then.
+    fn bound_log(&mut self) {
+        if self.log.len() <= 4 * self.slots.len() + IDLE_RING {
+            return;
+        }
+        // Orders are positions, so the live ones move to the end of the numbers used so far.
+        let mut live: Vec<(u64, Sn)> = (self.log_base..).zip(self.log.iter().copied()).collect();
+        live.retain(|&(order, sn)| self.is_live(order, sn));
+        let next = self.log_base + self.log.len() as u64;
+        self.log_base = next - live.len() as u64;
+        self.log.clear();
+        for (order, (_, sn)) in (self.log_base..).zip(live) {
+            if let Some(index) = self.index(sn) {
+                self.slots[index].order = order;
+            }
+            self.log.push_back(sn);
+        }
+    }
+
+    fn shrink(&mut self) {
+        if !self.slots.is_empty() {
+            return;
+        }
+        self.log_base += self.log.len() as u64;
+        self.log.clear();
+        self.lost_queue.clear();
+        for ring in [&mut self.log, &mut self.lost_queue] {
+            ring.shrink_to(IDLE_RING);
+        }
+        self.slots.shrink_to(IDLE_RING);
+    }
+
+    // Timers.
+
+    /// When the next timer is due. `learning`: data waits for the peer's `una`.
+    pub(crate) fn deadline(&self, now: Instant, rto: &Rto, learning: bool) -> Option<Instant> {
+        let resend = self.resend_deadline(rto, learning);
+        let probe = self.is_blocked_by_peer().then(|| self.probe.due.unwrap_or(now + self.probe.wait));
+        match (resend, probe) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn resend_deadline(&self, rto: &Rto, learning: bool) -> Option<Instant> {
+        if self.numbered == 0 {
+            return None;
+        }
+        let unsure = learning || self.flying() == 0;
+        if unsure && self.lost > 0 && !learning {
+            // It is due already and waits for `poll_transmit` only.
+            return None;
+        }
+        if unsure || self.mode == Retransmission::TailProbe {
+            return Some(self.una_moved_at + self.tail_interval(rto));
+        }
+        let sn = *self.log.front()?;
+        let sent_at = self.slots[self.index(sn)?].sent_at;
+        Some(sent_at.max(self.acknowledged_at) + self.timeout(rto))
+    }
+
+    fn timeout(&self, rto: &Rto) -> Duration {
+        self.grown(rto.get())
+    }
+
+    fn tail_interval(&self, rto: &Rto) -> Duration {
+        self.grown(TAIL_PROBE_BASE + 4 * rto.srtt().unwrap_or_default())
+    }
+
+    /// Linear growth with a cap, which never is below the estimate itself.
+    fn grown(&self, base: Duration) -> Duration {
+        base.saturating_mul(self.backoff.saturating_add(1)).min(self.max_backoff.max(base))
+    }
+
+    /// Somebody wants to send and only the peer's window is in the way.
+    pub(crate) fn is_blocked_by_peer(&self) -> bool {
+        let peer_window = self.peer_window();
+        (self.probe.wanted && self.slots.len() >= peer_window) || (self.unsent() > 0 && self.numbered >= peer_window)
+    }
+
+    /// Starts the clock of the window probe once somebody is blocked.
+    pub(crate) fn arm_window_probe(&mut self, now: Instant) {
+        if self.is_blocked_by_peer() && self.probe.due.is_none() {
+            self.probe.due = Some(now + self.probe.wait);
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, rto: &Rto, learning: bool) -> Due {
+        let mut due = Due::default();
+        self.arm_window_probe(now);
+        if self.is_blocked_by_peer()
+            && let Some(probe_due) = self.probe.due
+            && probe_due <= now
+        {
+            due.ask_window = true;
+            self.probe.wait = (self.probe.wait + self.probe.wait / 2).min(WINDOW_PROBE_MAX);
+            self.probe.due = Some(now + self.probe.wait);
+        }
+        if self.resend_deadline(rto, learning).is_none_or(|deadline| deadline > now) {
+            return due;
+        }
+        if learning || self.flying() == 0 || self.mode == Retransmission::TailProbe {
+            // Behind `una` is either something to send again or, if the peer has it all, something to ask for.
+            self.una_moved_at = now;
+            match self.probe_tail(learning) {
+                TailProbe::Waiting => return due,
+                TailProbe::Marked => {}
+                TailProbe::Ask => due.ask_window = true,
+            }
+        } else {
+            let timeout = self.timeout(rto);
+            while let Some(&sn) = self.log.front()
+                && let Some(index) = self.index(sn)
+                && self.slots[index].sent_at + timeout <= now
+            {
+                self.give_up_first(Cause::Timeout);
+                self.trim_log();
+            }
+        }
+        self.backoff = self.backoff.saturating_add(1);
+        due
+    }
+
+    /// Marks the first segment that the peer does not have, unless it is marked already.
+    fn probe_tail(&mut self, learning: bool) -> TailProbe {
+        let mut numbered = self.slots.range(..self.numbered);
+        let first = numbered.position(|slot| slot.state != State::Acknowledged).filter(|_| !learning);
+        let Some(index) = first else {
+            return TailProbe::Ask;
+        };
+        if self.slots[index].state != State::Flying {
+            return TailProbe::Waiting;
+        }
+        self.mark_lost(self.at(index), Cause::Probe);
+        self.trim_log();
+        TailProbe::Marked
+    }
+
+    // Carriers.
+
+    /// The carrier is gone and with it all that was on its way. `false`: nothing was.
+    pub(crate) fn resume(&mut self, now: Instant) -> bool {
+        self.log_base += self.log.len() as u64;
+        self.log.clear();
+        self.lost_queue.clear();
+        self.lost = 0;
+        for index in 0..self.numbered {
+            if self.slots[index].state != State::Acknowledged {
+                self.mark_lost(self.at(index), Cause::Resume);
+            }
+        }
+        self.congestion = Congestion::new();
+        self.recovered = self.log_base;
+        self.backoff = 0;
+        self.una_moved_at = now;
+        self.acknowledged_at = now;
+        self.probe.due = None;
+        self.probe.wait = WINDOW_PROBE_FIRST;
+        self.numbered > 0
+    }
+}
