@@ -56,9 +56,9 @@
 //!
 //! # What it costs
 //!
-//! A frame costs the same however many streams there are, and no allocation. Received data counts by what is allocated
-//! for it, at most 1.25 times its size and 16 KiB a stream, however small the frames. An idle stream costs less than 256
-//! bytes.
+//! A frame costs the same however many streams there are, and no allocation once chunks circulate. Received data counts
+//! by what is allocated for it, at most 1.25 times its size and 16 KiB a stream, however small the frames. An idle stream
+//! costs less than 256 bytes.
 //!
 //! [xtaci/smux]: https://github.com/xtaci/smux
 

@@ -464,6 +464,19 @@ fn full_and_empty_are_told_once() {
     assert_eq!(pair.server.read(pair.now, id, &mut []), Ok(Some(0)));
 }
 
+/// A peer takes up an id that the application closes once more, from its former life.
+#[test]
+fn a_stream_closed_before_it_was_accepted_is_not_offered() {
+    let mut pair = Pair::new(Config::default());
+    let closed = [frame(Syn, 3, b""), frame(Syn, 5, b""), frame(Syn, 7, b"")].concat();
+    pair.server.handle_bytes(pair.now, &closed).expect("three streams");
+    pair.server.close(StreamId::new(3));
+    assert_eq!(sent(&mut pair.server, pair.now), [(Fin, 3, 0), (Fin, 3, 0)]);
+    pair.server.close(StreamId::new(5));
+    assert_eq!(pair.server.accept(), Some(StreamId::new(7)), "neither the one that left nor the one that is leaving");
+    assert_eq!(pair.server.accept(), None);
+}
+
 // Limits.
 
 /// More streams than allowed at once: refused by FIN, counted; then the session ends.
@@ -642,6 +655,9 @@ fn keepalive_is_a_deadline_after_silence() {
     pair.client.set_keepalive(pair.now, None);
     assert_eq!(sent(&mut pair.client, pair.now), []);
     assert_eq!(pair.client.poll_timeout(), None);
+    // Somebody is there again: silence counts from now.
+    pair.client.set_keepalive(pair.now, Some(ms(10_000)));
+    assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(10_000)));
     assert_eq!(pair.client.stats().keepalives_sent, 1);
     pair.server.handle_bytes(pair.now, &frame(Nop, 0, b"")).expect("a NOP");
     assert_eq!(sent(&mut pair.server, pair.now), [], "not answered");
