@@ -732,7 +732,7 @@ impl Tunnel {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            segments_resent: self.engine.kcp().stats().segments_resent(),
+            segments_resent: self.engine.kcp().stats().resent(),
             streams: self.engine.mux().streams(),
             srtt: self.engine.srtt(),
             peer: self.engine.peer(),
@@ -773,7 +773,7 @@ fn una_of(packet: &[u8]) -> Option<Sn> {
 #[must_use]
 pub fn opening_conv(packet: &[u8], first_sn: u32) -> Option<u32> {
     let segment = kcp::segments(packet).ok()?.next()?;
-    (segment.cmd == kcp::Cmd::Push && segment.sn.value() == first_sn && !segment.payload.is_empty())
+    (segment.cmd == kcp::wire::Command::Push && segment.sn.value() == first_sn && !segment.payload.is_empty())
         .then(|| kcp::conv_of(packet))
         .flatten()
 }

@@ -1,0 +1,289 @@
+//! Sessions, streams and listeners over connections in memory, on tokio's paused clock: no sleep takes time.
+
+#[allow(unreachable_pub, reason = "a module of this test only")]
+mod common;
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::{connect, data, echo, echo_server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use turbotunnel::{CarrierEnd, Config, Event, Listener, PeerKind, Session, SessionError, Stream};
+
+const IMMORTAL: fn(u32) -> u64 = |_| u64::MAX;
+
+async fn echoed(stream: Stream, sent: &[u8]) -> Vec<u8> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let (got, ()) = tokio::join!(
+        async {
+            let mut got = Vec::new();
+            from.read_to_end(&mut got).await.unwrap();
+            got
+        },
+        async {
+            to.write_all(sent).await.unwrap();
+            to.shutdown().await.unwrap();
+        }
+    );
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_comes_back_and_then_the_end() {
+    let listener = echo_server(Config::default());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    for len in [0, 1, 1000, 65_536, 3_000_000] {
+        let sent = data(len);
+        assert!(echoed(session.open().await.unwrap(), &sent).await == sent, "{len} bytes");
+    }
+    assert_eq!(session.stats().tunnel.peer, PeerKind::Ours);
+    assert_eq!(session.stats().tunnel.segments_resent, 0);
+}
+
+/// Every connection dies after 20 to 60 kB. No byte is lost, doubled or out of place.
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlives_its_carriers() {
+    let listener = echo_server(Config::default());
+    let life = |n: u32| 20_000 + u64::from(n.wrapping_mul(2_654_435_761) % 40_000);
+    let (session, dials) = connect(Session::builder(), &listener, life).await;
+    let sent = data(2_000_000);
+    assert!(echoed(session.open().await.unwrap(), &sent).await == sent);
+    let dials = dials.load(Ordering::Relaxed);
+    assert!(dials > 60, "4 MB over connections of at most 60 kB, but only {dials} of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_other_direction_stays_open_after_shutdown() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut client = session.open().await.unwrap();
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let (mut server, peer) = listener.accept().await.unwrap();
+    assert_eq!(peer.session, session.id());
+    let mut question = String::new();
+    server.read_to_string(&mut question).await.unwrap();
+    assert_eq!(question, "question");
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "answer");
+    assert_eq!(client.write(b"more").await.unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_waits_for_a_reader_that_does_not_read() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut client = session.open().await.unwrap();
+    let sent = data(20_000_000);
+    let mut taken = 0;
+    while let Ok(n) = tokio::time::timeout(Duration::from_secs(1), client.write(&sent[taken..])).await {
+        taken += n.unwrap();
+    }
+    let config = Config::default();
+    assert!(taken <= config.stream_window as usize + config.send_buffer + 65_536, "{taken} bytes taken");
+    let (mut server, _) = listener.accept().await.unwrap();
+    let reader = tokio::spawn(async move {
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        got
+    });
+    client.write_all(&sent[taken..]).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert!(reader.await.unwrap() == sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_calls_lose_and_repeat_nothing() {
+    let listener = echo_server(Config::default());
+    let (session, _) = connect(Session::builder(), &listener, |_| 30_000).await;
+    let (mut from, mut to) = tokio::io::split(session.open().await.unwrap());
+    let sent = data(300_000);
+    let copy = sent.clone();
+    let writer = tokio::spawn(async move {
+        let mut done = 0;
+        while done < copy.len() {
+            let n = tokio::select! {
+                biased;
+                n = to.write(&copy[done..copy.len().min(done + 777)]) => n.unwrap(),
+                () = tokio::task::yield_now() => 0,
+            };
+            done += n;
+        }
+        to.shutdown().await.unwrap();
+    });
+    let mut got = Vec::new();
+    loop {
+        let mut piece = [0; 999];
+        tokio::select! {
+            biased;
+            n = from.read(&mut piece) => match n.unwrap() {
+                0 => break,
+                n => got.extend_from_slice(&piece[..n]),
+            },
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    writer.await.unwrap();
+    assert!(got == sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_completes_only_when_the_peer_has_acknowledged() {
+    let listener = Arc::new(Listener::builder().detached());
+    // The first connection dies before it brings anything, the next dials fail for five seconds.
+    let began = tokio::time::Instant::now();
+    let (attaching, mut first) = (listener.clone(), true);
+    let session = Session::builder()
+        .connect(move |_| {
+            let attach = (!first && began.elapsed() > Duration::from_secs(5)).then(|| attaching.clone());
+            let refused = !first && attach.is_none();
+            first = false;
+            async move {
+                let (ours, theirs) = tokio::io::duplex(1000);
+                if refused {
+                    return Err(std::io::ErrorKind::ConnectionRefused.into());
+                }
+                attach.iter().for_each(|listener| listener.attach(tokio::io::empty(), None));
+                if let Some(listener) = attach {
+                    listener.attach(theirs, None);
+                }
+                Ok(ours)
+            }
+        })
+        .await
+        .unwrap();
+    let mut stream = session.open().await.unwrap();
+    stream.write_all(b"hi").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(5), "acknowledged by nobody");
+    stream.finished().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_tells_the_server_and_the_last_words_arrive() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut stream = session.open().await.unwrap();
+    stream.write_all(&data(100_000)).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    session.close().await.unwrap();
+    let ended = server.session().closed().await;
+    assert!(matches!(ended, SessionError::ClosedByPeer(_)), "{ended}");
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).await.unwrap();
+    assert!(got == data(100_000));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(listener.sessions(), 0);
+    assert!(matches!(session.open().await.unwrap_err(), SessionError::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_closes_the_session_in_the_background() {
+    let listener = echo_server(Config::default());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut stream = session.open().await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    let mut x = [0];
+    stream.read_exact(&mut x).await.unwrap();
+    assert_eq!(listener.sessions(), 1);
+    drop(session);
+    drop(stream);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(listener.sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_the_reader_drops_fails_the_writer() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut client = session.open().await.unwrap();
+    client.write_all(b"x").await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    drop(server);
+    let error = loop {
+        match tokio::time::timeout(Duration::from_secs(60), client.write_all(&[0; 10_000])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => break error,
+            Err(_) => panic!("the writer hangs"),
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_server_the_first_dial_is_repeated_or_not_as_asked() {
+    let refused = |_| async { Err::<tokio::io::DuplexStream, _>(ErrorKind::ConnectionRefused.into()) };
+    let began = tokio::time::Instant::now();
+    let error = Session::builder().fail_fast(true).connect(refused).await.unwrap_err();
+    assert!(matches!(&error, SessionError::NeverConnected(why) if why.contains("refused")), "{error}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+
+    let error = Session::builder().connect(refused).await.unwrap_err();
+    assert!(matches!(&error, SessionError::NeverConnected(why) if why.contains("refused")), "{error}");
+    assert_eq!(began.elapsed().as_secs(), 120, "the time to live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_of_carriers_lost_and_gained() {
+    let listener = echo_server(Config::default());
+    let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let builder = Session::builder().on_event(move |event| {
+        let _ = tell.send(event);
+    });
+    let (session, _) = connect(builder, &listener, |n| if n == 1 { 5_000 } else { u64::MAX }).await;
+    let sent = data(20_000);
+    assert!(echoed(session.open().await.unwrap(), &sent).await == sent);
+    session.close().await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(5), events.recv()).await {
+        told.push(event);
+    }
+    assert!(matches!(told[0], Event::CarrierUp { number: 1, gap: None, resent: 0, .. }), "{told:?}");
+    assert!(
+        matches!(told[1], Event::CarrierLost { number: 1, reason: CarrierEnd::Failed(ErrorKind::ConnectionReset), .. }),
+        "{told:?}"
+    );
+    assert!(matches!(told[2], Event::CarrierUp { number: 2, gap: Some(_), .. }), "{told:?}");
+    assert!(matches!(told[3], Event::SessionEnded(SessionError::Closed)), "{told:?}");
+}
+
+/// Ten idle sessions for an hour: each end wakes for its keepalives, those of the peer and their acknowledgements, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn idle_sessions_wake_up_for_keepalives_only() {
+    let listener = Arc::new(Listener::builder().detached());
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        sessions.push(connect(Session::builder(), &listener, IMMORTAL).await.0);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before: Vec<u64> = sessions.iter().map(|session| session.stats().turns).collect();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    for (session, before) in sessions.iter().zip(before) {
+        let turns = session.stats().turns - before;
+        let keepalives = 3600 / 25;
+        // Ours goes out, its acknowledgement comes in; the peer's comes in, its acknowledgement goes out.
+        assert!(turns >= keepalives && turns <= 6 * keepalives, "{turns} turns for {keepalives} keepalives");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_can_be_accepted_whole() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (client, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let server = listener.accept_session().await.unwrap();
+    assert_eq!(server.id(), client.id());
+    // The server opens the stream.
+    let mut out = server.open().await.unwrap();
+    out.write_all(b"hello").await.unwrap();
+    let stream = client.accept().await.unwrap();
+    tokio::spawn(echo(stream));
+    out.shutdown().await.unwrap();
+    let mut back = String::new();
+    out.read_to_string(&mut back).await.unwrap();
+    assert_eq!(back, "hello");
+}
