@@ -1,0 +1,379 @@
+//! The way between client and server: connections that are dialled, carry bytes, and come to grief.
+
+use std::time::{Duration, Instant};
+
+use turbotunnel::encapsulation::HEADER_LEN;
+
+use crate::fault::{Counts, Dial, Fault, How, When};
+use crate::pattern::Way;
+use crate::pipe::{Arrival, End, Link, Pipe};
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that dials.
+    Client,
+    /// The one that is dialled.
+    Server,
+}
+
+/// A connection, or the attempt at one: counted from 0, in order of dialling.
+pub(crate) type WireId = usize;
+
+/// What an end of a connection hears of it.
+#[derive(Debug)]
+pub(crate) enum News {
+    Connected,
+    DialFailed,
+    /// The server: somebody came.
+    Accepted {
+        astray: bool,
+    },
+    Bytes(Vec<u8>),
+    Ended(End),
+}
+
+/// A packet as it was handed to a connection.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Virtual time since the start.
+    pub at: Duration,
+    /// The carrier, counted from 1 in the order of dialling.
+    pub carrier: u32,
+    /// Where it goes.
+    pub way: Way,
+    /// Its bytes.
+    pub packet: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Dialing { until: Instant, outcome: Dial },
+    Open,
+    Gone,
+}
+
+struct Wire {
+    state: State,
+    /// Nobody at the other end.
+    unanswered: bool,
+    up: Pipe,
+    down: Pipe,
+    faults: Vec<Fault>,
+    timed: Vec<(Instant, How)>,
+}
+
+impl Wire {
+    fn pipe(&mut self, way: Way) -> &mut Pipe {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        match self.state {
+            State::Dialing { outcome: Dial::BlackHole, .. } | State::Gone => None,
+            State::Dialing { until, .. } => Some(until),
+            State::Open => {
+                let timed = self.timed.iter().map(|(at, _)| *at);
+                self.up.next().into_iter().chain(self.down.next()).chain(timed).min()
+            }
+        }
+    }
+}
+
+type LinkPlan = Box<dyn FnMut(u32) -> Link>;
+type DialPlan = Box<dyn FnMut(u32, Duration, &mut Random) -> Dial>;
+type FaultPlan = Box<dyn FnMut(u32, &mut Random) -> Vec<Fault>>;
+
+pub(crate) struct Network {
+    start: Instant,
+    wires: Vec<Wire>,
+    live: Vec<WireId>,
+    random: Random,
+    pub(crate) link_plan: LinkPlan,
+    pub(crate) dial_plan: DialPlan,
+    pub(crate) fault_plan: FaultPlan,
+    /// What happens to every carrier that lives at that time, and every so often after.
+    pub(crate) agenda: Vec<(Instant, Option<Duration>, How)>,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    pub(crate) tap: Option<Vec<Seen>>,
+    news: Vec<(WireId, Side, News)>,
+}
+
+impl Network {
+    pub(crate) fn new(start: Instant, random: Random, link: Link) -> Self {
+        Self {
+            start,
+            wires: Vec::new(),
+            live: Vec::new(),
+            random,
+            link_plan: Box::new(move |_| link),
+            dial_plan: Box::new(|_, _, _| Dial::Connect),
+            fault_plan: Box::new(|_, _| Vec::new()),
+            agenda: Vec::new(),
+            trace: Trace::new(start),
+            counts: Counts::default(),
+            tap: None,
+            news: Vec::new(),
+        }
+    }
+
+    // What ends of connections do.
+
+    pub(crate) fn dial(&mut self, now: Instant) -> WireId {
+        let number = self.wires.len() as u32 + 1;
+        let outcome = (self.dial_plan)(number, now - self.start, &mut self.random);
+        let faults = (self.fault_plan)(number, &mut self.random);
+        let link = (self.link_plan)(number);
+        let until = match outcome {
+            Dial::RelayRefused => now + Duration::from_micros(100),
+            _ => now + link.delay * 2,
+        };
+        if outcome != Dial::Connect {
+            self.counts.note(outcome.name());
+        }
+        self.trace.tell(now, format_args!("dial {number}: {}", outcome.name()));
+        self.wires.push(Wire {
+            state: State::Dialing { until, outcome },
+            unanswered: matches!(outcome, Dial::AcceptAndClose | Dial::RelayRefused),
+            up: Pipe::new(now, link),
+            down: Pipe::new(now, link),
+            faults,
+            timed: Vec::new(),
+        });
+        self.live.push(self.wires.len() - 1);
+        self.wires.len() - 1
+    }
+
+    pub(crate) fn room(&mut self, id: WireId, side: Side) -> usize {
+        self.wires[id].pipe(outward(side)).room()
+    }
+
+    pub(crate) fn write(&mut self, now: Instant, id: WireId, side: Side, bytes: &[u8]) {
+        let way = outward(side);
+        self.trace.bytes(now, id * 2 + usize::from(way == Way::Down), bytes);
+        self.wires[id].pipe(way).write(now, bytes);
+    }
+
+    /// Writes a packet with its length in front.
+    pub(crate) fn send(&mut self, now: Instant, id: WireId, side: Side, packet: &[u8]) {
+        let mut framed = Vec::with_capacity(HEADER_LEN + packet.len());
+        framed.extend_from_slice(&u16::try_from(packet.len()).expect("packets are short").to_be_bytes());
+        framed.extend_from_slice(packet);
+        self.write(now, id, side, &framed);
+        if let Some(tap) = &mut self.tap {
+            let carrier = id as u32 + 1;
+            tap.push(Seen { at: now - self.start, carrier, way: outward(side), packet: packet.to_vec() });
+        }
+    }
+
+    /// Half-close.
+    pub(crate) fn close_write(&mut self, now: Instant, id: WireId, side: Side) {
+        self.wires[id].pipe(outward(side)).finish(now, End::Fin);
+    }
+
+    /// Close, both ways. A system resets a connection that is closed with something unread.
+    pub(crate) fn close(&mut self, now: Instant, id: WireId, side: Side) {
+        let wire = &mut self.wires[id];
+        if let State::Dialing { .. } = wire.state {
+            wire.state = State::Gone;
+        }
+        let unread = wire.pipe(inward(side)).close_reader();
+        wire.pipe(outward(side)).finish(now, if unread { End::Reset } else { End::Fin });
+    }
+
+    // Faults.
+
+    pub(crate) fn strike_all(&mut self, now: Instant, how: How) {
+        let open: Vec<_> = self.live.iter().copied().filter(|id| self.wires[*id].state == State::Open).collect();
+        for id in open {
+            self.strike(now, id, how, None);
+        }
+    }
+
+    /// `how` happens to a connection; where something in one direction is lost, it is what goes `lost`.
+    pub(crate) fn strike(&mut self, now: Instant, id: WireId, how: How, lost: Option<Way>) {
+        let lost = lost.unwrap_or(if self.random.chance(50) { Way::Up } else { Way::Down });
+        self.counts.note(how.name());
+        self.trace.tell(now, format_args!("carrier {}: {}", id + 1, how.name()));
+        let wire = &mut self.wires[id];
+        let delay = wire.up.delay();
+        match how {
+            How::Fin => {
+                wire.pipe(lost).cut(now, End::Fin);
+                wire.pipe(reverse(lost)).cut_behind(now, End::Fin);
+            }
+            How::Rst => {
+                wire.pipe(lost).cut(now, End::Reset);
+                wire.pipe(reverse(lost)).cut(now + delay, End::Reset);
+            }
+            How::HalfUp => wire.up.cut(now, End::Fin),
+            How::HalfDown => wire.down.cut(now, End::Fin),
+            How::StallUp => wire.up.stall_forever(),
+            How::StallDown => wire.down.stall_forever(),
+            How::Freeze(pause) => {
+                wire.up.stall_until(now + pause);
+                wire.down.stall_until(now + pause);
+            }
+            How::Stall | How::DeadLate(_) => {
+                wire.up.stall_forever();
+                wire.down.stall_forever();
+                if let How::DeadLate(after) = how {
+                    wire.timed.push((now + after, How::Rst));
+                }
+            }
+        }
+    }
+
+    // Time.
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let wires = self.live.iter().filter_map(|id| self.wires[*id].next());
+        wires.chain(self.agenda.iter().map(|(at, _, _)| *at)).min()
+    }
+
+    /// What has happened by `now`, in order, for the ends to hear.
+    pub(crate) fn take_news(&mut self, now: Instant) -> Vec<(WireId, Side, News)> {
+        for i in 0..self.agenda.len() {
+            let (at, every, how) = self.agenda[i];
+            if now >= at {
+                self.strike_all(now, how);
+                self.agenda[i].0 = at + every.unwrap_or(Duration::MAX / 4);
+            }
+        }
+        for i in 0..self.live.len() {
+            self.look_after(now, self.live[i]);
+        }
+        let wires = &self.wires;
+        self.live.retain(|id| {
+            let wire = &wires[*id];
+            match wire.state {
+                State::Dialing { .. } => true,
+                State::Open => !(wire.up.is_over() && wire.down.is_over()),
+                State::Gone => false,
+            }
+        });
+        std::mem::take(&mut self.news)
+    }
+
+    fn look_after(&mut self, now: Instant, id: WireId) {
+        if let State::Dialing { until, outcome } = self.wires[id].state
+            && now >= until
+            && outcome != Dial::BlackHole
+        {
+            self.settle_dial(now, id, outcome);
+        }
+        if self.wires[id].state != State::Open {
+            return;
+        }
+        while let Some(at) = self.wires[id].timed.iter().position(|(at, _)| now >= *at) {
+            let (_, how) = self.wires[id].timed.swap_remove(at);
+            self.strike(now, id, how, None);
+        }
+        for way in [Way::Up, Way::Down] {
+            self.check_limit(now, id, way);
+            while let Some(arrival) = self.wires[id].pipe(way).take(now) {
+                let side = if way == Way::Up { Side::Server } else { Side::Client };
+                if side == Side::Client || !self.wires[id].unanswered {
+                    self.news.push((
+                        id,
+                        side,
+                        match arrival {
+                            Arrival::Bytes(bytes) => News::Bytes(bytes),
+                            Arrival::End(end) => News::Ended(end),
+                        },
+                    ));
+                }
+                self.check_limit(now, id, way);
+            }
+        }
+    }
+
+    fn settle_dial(&mut self, now: Instant, id: WireId, outcome: Dial) {
+        let wire = &mut self.wires[id];
+        if outcome == Dial::Refused {
+            wire.state = State::Gone;
+            self.news.push((id, Side::Client, News::DialFailed));
+            return;
+        }
+        wire.state = State::Open;
+        let link_delay = wire.up.delay();
+        match outcome {
+            Dial::AcceptAndClose => wire.down.cut(now, End::Fin),
+            Dial::RelayRefused => wire.down.cut(now + link_delay * 2, End::Reset),
+            _ => {
+                for fault in std::mem::take(&mut wire.faults) {
+                    match fault.when {
+                        When::Up(bytes) => wire.up.set_limit(bytes),
+                        When::Down(bytes) => wire.down.set_limit(bytes),
+                        When::After(pause) => wire.timed.push((now + pause, fault.how)),
+                    }
+                    wire.faults.push(fault);
+                }
+                self.news.push((id, Side::Server, News::Accepted { astray: outcome == Dial::Astray }));
+            }
+        }
+        self.news.push((id, Side::Client, News::Connected));
+    }
+
+    /// Has a fault been waiting for the bytes that have arrived by now?
+    fn check_limit(&mut self, now: Instant, id: WireId, way: Way) {
+        let wire = &mut self.wires[id];
+        if !wire.pipe(way).limit_reached() {
+            return;
+        }
+        let delivered = wire.pipe(way).delivered();
+        wire.pipe(way).clear_limit();
+        let mut due = Vec::new();
+        let mut later = Vec::new();
+        for fault in std::mem::take(&mut wire.faults) {
+            match (fault.when, way) {
+                (When::Up(limit), Way::Up) | (When::Down(limit), Way::Down) if limit <= delivered => {
+                    due.push(fault.how)
+                }
+                (When::Up(limit), Way::Up) | (When::Down(limit), Way::Down) => {
+                    wire.pipe(way).set_limit(limit);
+                    later.push(fault);
+                }
+                _ => later.push(fault),
+            }
+        }
+        wire.faults = later;
+        for how in due {
+            self.strike(now, id, how, Some(way));
+        }
+    }
+
+    /// Connections that are open or being dialled.
+    pub(crate) fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Dials so far.
+    pub(crate) fn dials(&self) -> usize {
+        self.wires.len()
+    }
+}
+
+fn outward(side: Side) -> Way {
+    match side {
+        Side::Client => Way::Up,
+        Side::Server => Way::Down,
+    }
+}
+
+fn inward(side: Side) -> Way {
+    reverse(outward(side))
+}
+
+fn reverse(way: Way) -> Way {
+    match way {
+        Way::Up => Way::Down,
+        Way::Down => Way::Up,
+    }
+}

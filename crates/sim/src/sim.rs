@@ -1,0 +1,534 @@
+//! A session under test: two ends, the way between them, and the time.
+
+use std::time::{Duration, Instant};
+
+use turbotunnel::tunnel::{Stats, Tunnel};
+use turbotunnel::{Config, SessionError};
+
+use crate::app::App;
+use crate::fault::{Counts, Dial, Fault, How};
+use crate::go::{Go, GoClient, GoServer};
+use crate::intruder::Intruder;
+use crate::listener::Listener;
+use crate::network::{Network, Seen, Side};
+use crate::node::{Client, Node};
+use crate::ours::{Ours, Told};
+use crate::pattern::Way;
+use crate::pipe::Link;
+use crate::random::{Random, seed_of};
+use crate::traffic::Traffic;
+
+/// First bytes of every carrier.
+pub const SESSION_ID: [u8; 8] = *b"simulate";
+
+/// Turns at one point in time after which nothing new can be expected to come of more.
+const MOST_ROUNDS: u32 = 100_000;
+
+/// See the [module](self). Built like a sentence, then run:
+///
+/// ```
+/// use turbotunnel_sim::{How, Link, MIB, Sim, Traffic, ms, secs};
+///
+/// let mut sim = Sim::new("an_upload_survives")
+///     .link(Link::new(ms(50)).rate(MIB))
+///     .every(secs(2), How::Rst)
+///     .traffic(Traffic::upload(4 * MIB));
+/// sim.run_until_done(secs(20));
+/// ```
+pub struct Sim {
+    name: String,
+    seed: u64,
+    start: Instant,
+    now: Instant,
+    random: Random,
+    net: Network,
+    traffic: Vec<Traffic>,
+    client_config: Config,
+    server_config: Config,
+    go_client: Option<Go>,
+    go_server: Option<Go>,
+    ends: Option<Ends>,
+    intruders: Vec<Intruder>,
+    rounds: u32,
+}
+
+struct Ends {
+    client: Box<dyn Node>,
+    server: Box<dyn Node>,
+}
+
+impl Sim {
+    /// A simulation for the test `name`, from which its seed is made unless `SIM_SEED` is set.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::with_seed(name, seed_of(name))
+    }
+
+    /// A simulation with a seed of its own, for tests that run many.
+    #[must_use]
+    #[allow(clippy::disallowed_methods)] // a point to count from; the time that passes is virtual
+    pub fn with_seed(name: &str, seed: u64) -> Self {
+        let start = Instant::now();
+        let mut random = Random::new(seed);
+        let net = Network::new(start, random.fork(), Link::new(Duration::from_millis(10)));
+        Self {
+            name: name.to_owned(),
+            seed,
+            start,
+            now: start,
+            random,
+            net,
+            traffic: Vec::new(),
+            client_config: Config::default(),
+            server_config: Config::default(),
+            go_client: None,
+            go_server: None,
+            ends: None,
+            intruders: Vec::new(),
+            rounds: 0,
+        }
+    }
+
+    // What is given.
+
+    /// All carriers go this way. Default: 10 ms, no limit of rate.
+    #[must_use]
+    pub fn link(self, link: Link) -> Self {
+        self.links(move |_| link)
+    }
+
+    /// Each carrier goes its own way; they are counted from 1.
+    #[must_use]
+    pub fn links(mut self, plan: impl FnMut(u32) -> Link + 'static) -> Self {
+        self.net.link_plan = Box::new(plan);
+        self
+    }
+
+    /// What becomes of each dial, by its number (from 1) and the time since the start. Default: all connect.
+    #[must_use]
+    pub fn dials(mut self, mut plan: impl FnMut(u32, Duration) -> Dial + 'static) -> Self {
+        self.net.dial_plan = Box::new(move |number, at, _| plan(number, at));
+        self
+    }
+
+    /// As [`Sim::dials`], with random numbers.
+    #[must_use]
+    pub fn random_dials(mut self, plan: impl FnMut(u32, Duration, &mut Random) -> Dial + 'static) -> Self {
+        self.net.dial_plan = Box::new(plan);
+        self
+    }
+
+    /// What happens to each carrier, by its number (from 1). Default: nothing.
+    #[must_use]
+    pub fn carriers(mut self, mut plan: impl FnMut(u32) -> Vec<Fault> + 'static) -> Self {
+        self.net.fault_plan = Box::new(move |number, _| plan(number));
+        self
+    }
+
+    /// As [`Sim::carriers`], with random numbers.
+    #[must_use]
+    pub fn random_carriers(mut self, plan: impl FnMut(u32, &mut Random) -> Vec<Fault> + 'static) -> Self {
+        self.net.fault_plan = Box::new(plan);
+        self
+    }
+
+    /// The first carrier suffers this; all others live.
+    #[must_use]
+    pub fn first_carrier(self, fault: Fault) -> Self {
+        self.carriers(move |number| if number == 1 { vec![fault] } else { Vec::new() })
+    }
+
+    /// Every so often `how` happens to all carriers that live then.
+    #[must_use]
+    pub fn every(mut self, every: Duration, how: How) -> Self {
+        self.net.agenda.push((self.start + every, Some(every), how));
+        self
+    }
+
+    /// At that time `how` happens to all carriers that live then.
+    #[must_use]
+    pub fn at(mut self, at: Duration, how: How) -> Self {
+        self.net.agenda.push((self.start + at, None, how));
+        self
+    }
+
+    /// One more stream.
+    #[must_use]
+    pub fn traffic(mut self, traffic: Traffic) -> Self {
+        self.traffic.push(traffic);
+        self
+    }
+
+    /// Changes the settings of both ends.
+    #[must_use]
+    pub fn config(self, change: impl Fn(&mut Config)) -> Self {
+        self.client_config(&change).server_config(&change)
+    }
+
+    /// Changes the client's settings.
+    #[must_use]
+    pub fn client_config(mut self, change: impl Fn(&mut Config)) -> Self {
+        change(&mut self.client_config);
+        self
+    }
+
+    /// Changes the server's settings.
+    #[must_use]
+    pub fn server_config(mut self, change: impl Fn(&mut Config)) -> Self {
+        change(&mut self.server_config);
+        self
+    }
+
+    /// The client is a Go program.
+    #[must_use]
+    pub fn go_client(mut self, go: Go) -> Self {
+        self.go_client = Some(go);
+        self
+    }
+
+    /// The server is a Go program.
+    #[must_use]
+    pub fn go_server(mut self, go: Go) -> Self {
+        self.go_server = Some(go);
+        self
+    }
+
+    /// Keeps a copy of every packet that is handed to a carrier: [`Sim::seen`].
+    #[must_use]
+    pub fn tapped(mut self) -> Self {
+        self.net.tap = Some(Vec::new());
+        self
+    }
+
+    // What is done.
+
+    fn ends(&mut self) -> &mut Ends {
+        if self.ends.is_none() {
+            let ends = self.make_ends();
+            self.ends = Some(ends);
+        }
+        self.ends.as_mut().expect("just made")
+    }
+
+    fn make_ends(&mut self) -> Ends {
+        let (start, session, traffic) = (self.start, self.seed, self.traffic.clone());
+        let app = move |side| {
+            let mut app = App::new(start, side, session);
+            traffic.iter().for_each(|traffic| app.add(traffic));
+            app
+        };
+        let conv = self.random.next() as u32;
+        let client: Box<dyn Node> = if let Some(go) = self.go_client {
+            Box::new(GoClient::new(start, go, conv, app(Side::Client)))
+        } else {
+            let config = self.client_config.clone();
+            let tunnel = Tunnel::client(start, config.clone(), conv, self.random.next());
+            Box::new(Client::new(Ours::new(start, start, Side::Client, config, tunnel), app(Side::Client)))
+        };
+        let new_app = Box::new(move || app(Side::Server));
+        let server: Box<dyn Node> = match self.go_server {
+            Some(go) => Box::new(GoServer::new(go, new_app)),
+            None => Box::new(Listener::new(start, self.server_config.clone(), self.random.fork(), new_app)),
+        };
+        Ends { client, server }
+    }
+
+    /// Lets the time pass until `done`.
+    ///
+    /// # Panics
+    ///
+    /// If that has not happened `limit` after the start, or if something was not as it has to be.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Duration {
+        self.settle();
+        while !done(self) {
+            assert!(self.step(self.start + limit), "not done after {limit:?}");
+        }
+        self.elapsed()
+    }
+
+    /// Lets the time pass until everything was written, read and ended at both ends. Returns when that was.
+    ///
+    /// # Panics
+    ///
+    /// As [`Sim::run_until`]; also if the session or a stream fails.
+    pub fn run_until_done(&mut self, limit: Duration) -> Duration {
+        self.run_until(limit, |sim| {
+            if let Some(failure) = sim.client_app().failure().or(sim.server_app().failure()) {
+                panic!("a stream failed: {failure}");
+            }
+            sim.is_done()
+        })
+    }
+
+    /// Lets the time pass until the client's session is over. Returns why.
+    ///
+    /// # Panics
+    ///
+    /// As [`Sim::run_until`].
+    pub fn run_until_ended(&mut self, limit: Duration) -> SessionError {
+        self.run_until(limit, |sim| sim.client().ended().is_some());
+        self.client().ended().cloned().expect("it has just ended")
+    }
+
+    /// Lets so much time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.settle();
+        while self.step(until) {}
+        self.now = until;
+        self.settle();
+    }
+
+    /// Goes to the next point in time at which something happens. False: not before or at `until`.
+    fn step(&mut self, until: Instant) -> bool {
+        let now = self.now;
+        let ends = self.ends();
+        let wake = ends.client.wake_at(now).into_iter().chain(ends.server.wake_at(now));
+        let wake: Vec<_> = wake.collect();
+        let Some(next) = wake.into_iter().chain(self.net.next()).min() else { return false };
+        if next > until {
+            return false;
+        }
+        assert!(next > self.now, "the time does not advance");
+        self.now = next;
+        self.settle();
+        true
+    }
+
+    /// Does everything that can be done now, then checks all promises.
+    fn settle(&mut self) {
+        let now = self.now;
+        self.ends();
+        self.rounds = 0;
+        loop {
+            let ends = self.ends.as_mut().expect("made");
+            let news = self.net.take_news(now);
+            let mut busy = !news.is_empty();
+            for (wire, side, news) in news {
+                match side {
+                    Side::Server => ends.server.hear(now, wire, news, &mut self.net),
+                    Side::Client => match self.intruders.iter_mut().find(|intruder| intruder.wire == wire) {
+                        Some(intruder) => intruder.hear(now, news, &mut self.net),
+                        None => ends.client.hear(now, wire, news, &mut self.net),
+                    },
+                }
+            }
+            busy |= ends.client.turn(now, &mut self.net);
+            busy |= ends.server.turn(now, &mut self.net);
+            if !busy {
+                break;
+            }
+            self.rounds += 1;
+            assert!(self.rounds < MOST_ROUNDS, "busy for ever, without time advancing");
+        }
+        let ends = self.ends.as_mut().expect("made");
+        ends.client.check(now, &mut self.net);
+        ends.server.check(now, &mut self.net);
+        self.check_memory();
+    }
+
+    /// What was written and not read is somewhere. Nobody may hold more than its limits allow.
+    fn check_memory(&self) {
+        let Some(ends) = &self.ends else { return };
+        let Some(bound) = ends.client.ours().or(ends.server.ours()).map(Ours::memory_bound) else { return };
+        let (client, server) = (ends.client.app(), ends.server.app());
+        for (written, read) in [(client.written(), server.received()), (server.written(), client.received())] {
+            // A server that was restarted has read nothing.
+            let held = written.saturating_sub(read);
+            assert!(held <= bound || read == 0, "{held} bytes are held, at most {bound} may be");
+        }
+    }
+
+    /// Something happens now to all carriers.
+    pub fn strike(&mut self, how: How) {
+        self.net.strike_all(self.now, how);
+        self.settle();
+    }
+
+    /// The client dials, beside the carrier in use if there is one.
+    pub fn redial(&mut self) {
+        let now = self.now;
+        if let Some(ours) = self.ends().client.ours_mut() {
+            let twin = ours.tunnel.current().is_some();
+            ours.tunnel.redial(now);
+            if twin {
+                self.net.counts.note("twin");
+            }
+        }
+        self.settle();
+    }
+
+    /// The server's process is killed and started again: it knows nothing.
+    pub fn restart_server(&mut self) {
+        let now = self.now;
+        self.net.trace.tell(now, format_args!("the server is restarted"));
+        self.ends();
+        let ends = self.ends.as_mut().expect("made");
+        ends.server.restart(now, &mut self.net);
+        self.settle();
+    }
+
+    /// Changes something at an end of ours as its program would: [`Tunnel::close`], [`Tunnel::abort`] ...
+    ///
+    /// # Panics
+    ///
+    /// If that end is not ours or has no session.
+    pub fn with<T>(&mut self, side: Side, change: impl FnOnce(&mut Tunnel, Instant) -> T) -> T {
+        let now = self.now;
+        let ends = self.ends();
+        let node = if side == Side::Client { &mut ends.client } else { &mut ends.server };
+        let outcome = change(&mut node.ours_mut().expect("an end of ours with a session").tunnel, now);
+        self.settle();
+        outcome
+    }
+
+    /// Writes a packet into a living carrier (counted from 1) as if the sender there had.
+    pub fn inject(&mut self, carrier: u32, way: Way, packet: &[u8]) {
+        let side = if way == Way::Up { Side::Client } else { Side::Server };
+        self.net.send(self.now, carrier as usize - 1, side, packet);
+        self.settle();
+    }
+
+    /// Somebody else dials, says the session's id and these packets. Returns his carrier's number.
+    pub fn intrude(&mut self, packets: &[Vec<u8>]) -> u32 {
+        let wire = self.net.dial(self.now);
+        self.intruders.push(Intruder::new(wire, packets.to_vec()));
+        self.settle();
+        wire as u32 + 1
+    }
+
+    // What is seen.
+
+    /// Virtual time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Everything was written, read and ended at both ends.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.client_app().is_done() && self.server_app().is_done()
+    }
+
+    fn made(&self) -> &Ends {
+        self.ends.as_ref().expect("the simulation runs")
+    }
+
+    /// The client's application.
+    #[must_use]
+    pub fn client_app(&self) -> &App {
+        self.made().client.app()
+    }
+
+    /// The server's application.
+    #[must_use]
+    pub fn server_app(&self) -> &App {
+        self.made().server.app()
+    }
+
+    /// The client's end of the session.
+    ///
+    /// # Panics
+    ///
+    /// If it is not one of ours.
+    #[must_use]
+    pub fn client(&self) -> &Tunnel {
+        self.made().client.tunnel().expect("the client is one of ours")
+    }
+
+    /// The server's end of the session.
+    ///
+    /// # Panics
+    ///
+    /// If it is not one of ours, or has no session.
+    #[must_use]
+    pub fn server(&self) -> &Tunnel {
+        self.server_session().expect("the server is one of ours and has a session")
+    }
+
+    /// The server's end of the session, if there is one of ours.
+    #[must_use]
+    pub fn server_session(&self) -> Option<&Tunnel> {
+        self.made().server.tunnel()
+    }
+
+    /// The client's counters.
+    #[must_use]
+    pub fn client_stats(&self) -> Stats {
+        self.client().stats()
+    }
+
+    /// The server's counters.
+    #[must_use]
+    pub fn server_stats(&self) -> Stats {
+        self.server().stats()
+    }
+
+    /// What the application at that end was told, but for data that comes and goes.
+    #[must_use]
+    pub fn told(&self, side: Side) -> &[Told] {
+        let ends = self.made();
+        if side == Side::Client { ends.client.told() } else { ends.server.told() }
+    }
+
+    /// Packets that were handed to carriers, if the simulation is [`Sim::tapped`].
+    #[must_use]
+    pub fn seen(&self) -> &[Seen] {
+        self.net.tap.as_deref().expect("the simulation is tapped")
+    }
+
+    /// Dials so far.
+    #[must_use]
+    pub fn dialled(&self) -> usize {
+        self.net.dials()
+    }
+
+    /// Connections that exist, at either end.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.net.live()
+    }
+
+    /// What the intruder on this carrier was sent.
+    #[must_use]
+    pub fn intruder_got(&self, carrier: u32) -> Vec<Vec<u8>> {
+        let intruder = self.intruders.iter().find(|intruder| intruder.wire + 1 == carrier as usize);
+        intruder.map(Intruder::received).unwrap_or_default()
+    }
+
+    /// Faults that happened.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.net.counts
+    }
+
+    /// A number that is equal for equal runs only.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.net.trace.digest()
+    }
+
+    /// Random numbers of this simulation, for a test that builds itself from them.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        eprintln!("\nthe last that happened:");
+        self.net.trace.lines().for_each(|line| eprintln!("{line}"));
+        eprintln!("now {:?}", self.elapsed());
+        if let Some(ends) = &self.ends {
+            for (name, node) in [("client", &ends.client), ("server", &ends.server)] {
+                eprintln!("{name}: {}", node.app().describe());
+                node.tunnel().iter().for_each(|tunnel| eprintln!("{name}: {:?}", tunnel.stats()));
+            }
+        }
+        eprintln!("\nreplay: SIM_SEED={} cargo test -p turbotunnel-sim {}\n", self.seed, self.name);
+    }
+}
