@@ -196,6 +196,17 @@ impl GoServer {
         self.process.log()
     }
 
+    /// Whether it wrote `text` to stderr, or does within a second: a log comes later than the bytes it tells of.
+    pub async fn logs(&self, text: &str) -> bool {
+        for _ in 0..100 {
+            if self.log().contains(text) {
+                return true;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
     /// Ends a server that takes options and gives what it counted.
     pub async fn stop(mut self) -> Counters {
         drop(self.process.stdin.take());
