@@ -3,5 +3,11 @@
 //! The subject is the session in crate `turbotunnel`; here are the screens, texts and helpers around it. Of general use is
 //! [`lilbastard`], the proxy that cuts connections.
 
+pub mod address;
+pub mod args;
+pub mod commands;
+pub mod failure;
 pub mod lilbastard;
+pub mod log;
+pub mod stdio;
 pub mod text;

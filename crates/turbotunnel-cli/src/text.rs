@@ -32,6 +32,11 @@ fn scaled(mut value: f64, base: f64, units: &[&str]) -> String {
     format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
 }
 
+/// `1 packet`, `213 packets`.
+pub fn count(n: u64, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
+}
+
 /// `3 ms`, `20.0 s`, `3 min 20 s`, `3 h 12 min`: how long something took or lived.
 pub fn age(duration: Duration) -> String {
     let ms = duration.as_millis();

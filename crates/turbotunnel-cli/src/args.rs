@@ -1,0 +1,327 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::lilbastard::How;
+use crate::log::Level;
+
+/// Sessions that outlive their TCP connections.
+#[derive(Debug, Parser)]
+#[command(name = "turbotunnel", version, arg_required_else_help = true, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Times: 500ms 10s 5m 1h, a bare number is seconds. Sizes: 64KiB 4MiB 1MB, a bare number is bytes.\n\
+    The whole of it in ten seconds: turbotunnel demo"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// How much is told on stderr.
+    pub fn level(&self) -> Level {
+        match (self.verbosity.quiet, self.verbosity.verbose) {
+            (true, _) => Level::Quiet,
+            (false, 0) => Level::Normal,
+            (false, _) => Level::Verbose,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+struct Verbosity {
+    /// Tell more, with full addresses
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Tell errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub enum Command {
+    /// Send back whatever comes on any stream (the worked example's server)
+    EchoServer(EchoServerArgs),
+    /// Carry stdin to an echo server, and what comes back to stdout (the worked example's client)
+    EchoClient(EchoClientArgs),
+    /// Pass TCP connections on, and cut them
+    Lilbastard(LilbastardArgs),
+    /// Watch a transfer survive cut after cut, beside plain TCP that does not
+    Demo(DemoArgs),
+}
+
+/// `echo-server`
+#[derive(Args, Debug)]
+pub struct EchoServerArgs {
+    /// Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1); several are possible
+    #[arg(required = true)]
+    pub listen: Vec<String>,
+    /// How long a session lives without contact
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
+    pub session_timeout: Duration,
+    /// After SIGTERM, how long streams may take to end
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub drain: Duration,
+}
+
+/// `echo-client`
+#[derive(Args, Debug)]
+pub struct EchoClientArgs {
+    /// [tcp://]HOST:PORT
+    pub server: String,
+    /// How long the session lives without contact; the first dial is repeated for so long too
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
+    pub session_timeout: Duration,
+    /// Pause after which an idle session tells that it lives; "off": never
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time_or_off)]
+    pub keepalive: Setting,
+    /// Give up when the very first dial fails
+    #[arg(long)]
+    pub fail_fast: bool,
+}
+
+/// A time that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting(pub Option<Duration>);
+
+/// `lilbastard`
+#[derive(Args, Debug)]
+#[command(after_help = "The order of the two addresses is that of the program it is named after:\n  \
+    turbotunnel lilbastard -w 20 127.0.0.1:7000 127.0.0.1:8000\n\
+    passes what comes to 127.0.0.1:8000 on to 127.0.0.1:7000 and cuts each connection after 20 seconds.")]
+pub struct LilbastardArgs {
+    /// Cut each connection after this time
+    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = time)]
+    pub after: Option<Duration>,
+    /// Cut each connection when exactly so many bytes have passed, both directions together
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub bytes: Option<u64>,
+    /// How to cut; several are used in turn: fin,rst,stall
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "fin")]
+    pub how: Vec<HowArg>,
+    /// After a cut, refuse new connections for this time
+    #[arg(long, value_name = "SECONDS", value_parser = time, default_value = "0")]
+    pub outage: Duration,
+    /// Share by which times and sizes vary from connection to connection, 0 to 1
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0")]
+    pub jitter: f64,
+    /// Where the random numbers for --jitter start; the same seed cuts in the same way
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Bring every byte so much later, in each direction
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0")]
+    pub delay: Duration,
+    /// Let no more bytes pass in a second, in each direction of each connection
+    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
+    pub rate: Option<u64>,
+    /// Where connections are passed on to (the same as UPSTREAM)
+    #[arg(long = "upstream", value_name = "ADDRESS", requires = "listen", conflicts_with = "addresses")]
+    pub upstream: Option<String>,
+    /// Where to listen (the same as LISTEN)
+    #[arg(long = "listen", value_name = "ADDRESS", requires = "upstream", conflicts_with = "addresses")]
+    pub listen: Option<String>,
+    /// Where connections are passed on to, and where to listen
+    #[arg(num_args = 2, value_names = ["UPSTREAM", "LISTEN"], required_unless_present = "upstream")]
+    pub addresses: Vec<String>,
+}
+
+/// Kinds of cut on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HowArg {
+    /// Both sides are closed in order
+    Fin,
+    /// Both sides are reset
+    Rst,
+    /// Nothing passes any more, and nobody is told
+    Stall,
+    /// One direction ends, the other goes on
+    Half,
+}
+
+impl From<HowArg> for How {
+    fn from(arg: HowArg) -> Self {
+        match arg {
+            HowArg::Fin => Self::Fin,
+            HowArg::Rst => Self::Rst,
+            HowArg::Stall => Self::Stall,
+            HowArg::Half => Self::Half,
+        }
+    }
+}
+
+/// `demo`
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// How much goes there and back
+    #[arg(long, value_name = "SIZE", value_parser = demo_size, default_value = "32MiB")]
+    pub size: u64,
+    /// About how long the transfer takes (it is paced, so that cuts fall into it)
+    #[arg(long, value_name = "TIME", value_parser = positive_time, default_value = "9s")]
+    pub time: Duration,
+    /// Cut every connection after this time
+    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = positive_time, default_value = "1")]
+    pub after: Duration,
+    /// How to cut, in turn
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "fin,rst,stall")]
+    pub how: Vec<HowArg>,
+    /// Show plain TCP beside it (as it does anyway)
+    #[arg(long, overrides_with = "no_compare")]
+    pub compare: bool,
+    /// Leave plain TCP out
+    #[arg(long)]
+    pub no_compare: bool,
+    /// Draw what happened as a picture
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<std::path::PathBuf>,
+    /// Where the random bytes start; the same seed sends the same bytes
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Lines instead of a live picture, as when stdout is no terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// Longer than anybody waits, and short enough for the arithmetic of clocks.
+const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+
+/// `500ms`, `10s`, `5m`, `1h`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit.trim_start() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err("not a time: 500ms, 10s, 5m, 1h, or a number of seconds".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a time: 500ms, 10s, 5m, 1h, or a number of seconds")?;
+    if number * seconds > LONGEST {
+        return Err("longer than a hundred years".into());
+    }
+    Ok(Duration::from_secs_f64(number * seconds))
+}
+
+fn positive_time(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("it has to be more than nothing".into()),
+        duration => Ok(duration),
+    }
+}
+
+fn time_or_off(text: &str) -> Result<Setting, String> {
+    if text == "off" { Ok(Setting(None)) } else { positive_time(text).map(|duration| Setting(Some(duration))) }
+}
+
+/// `64KiB`, `4MiB`, `1MB`; a bare number is bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "not a size: 64KiB, 4MiB, 1MB, or a number of bytes".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KiB" | "K" | "k" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(unit).ok_or_else(|| "too large".to_owned());
+    }
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = (number * unit as f64).round();
+    // 2^53: up to there every whole number is exact.
+    if bytes > 9_007_199_254_740_992.0 { Err("too large".into()) } else { Ok(bytes as u64) }
+}
+
+fn positive_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        0 => Err("it has to be more than nothing".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn demo_size(text: &str) -> Result<u64, String> {
+    match positive_size(text)? {
+        bytes if bytes > 1 << 40 => Err("more than 1024 GiB is no demo".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("not a share: a number from 0 to 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times() {
+        for (text, ms) in
+            [("20", 20_000), ("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("0", 0)]
+        {
+            assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert_eq!(time("1.5"), Ok(Duration::from_millis(1500)));
+        for text in ["", "s", "-1", "1x", "1.2.3", "inf", "nan", "1e3", "99999999999999999999"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+        assert!(positive_time("0").is_err());
+        assert_eq!(time_or_off("off"), Ok(Setting(None)));
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("0", 0), ("1", 1), ("64KiB", 65_536), ("4MiB", 4 << 20), ("1MB", 1_000_000), ("1.5k", 1536)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("18446744073709551615"), Ok(u64::MAX));
+        for text in ["", "KiB", "-1", "1x", "18446744073709551616", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    /// The worked example's page gives these words.
+    #[test]
+    fn the_seeds_command_lines_are_ours() {
+        for line in [
+            "turbotunnel echo-server 127.0.0.1:7000",
+            "turbotunnel echo-client 127.0.0.1:8000",
+            "turbotunnel lilbastard -w 20 127.0.0.1:7000 127.0.0.1:8000",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        let by_name = "turbotunnel lilbastard --listen 8000 --upstream 7000";
+        assert!(Cli::try_parse_from(by_name.split(' ')).is_ok());
+        for line in [
+            "turbotunnel lilbastard 127.0.0.1:7000",
+            "turbotunnel lilbastard --listen 8000",
+            "turbotunnel lilbastard --listen 1 --upstream 2 3 4",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `echo-client`: stdin to an echo server, and what comes back to stdout.
+//!
+//! It ends well, with 0, when stdin has ended and as many bytes have come back, and have been written, as were sent: an echo needs no more to
+//! know that nothing is missing. (It also does when both directions have ended and the peer has acknowledged everything.) Whenever a
+//! byte is not accounted for, it does not end with 0.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use turbotunnel::{Config, Event, Session, SessionError};
+
+use crate::address;
+use crate::args::EchoClientArgs;
+use crate::failure::{Exit, Failure, plain, reason};
+use crate::log::{Level, Log};
+use crate::stdio;
+use crate::text;
+
+/// Read at once: what a pipe holds.
+const CHUNK: usize = 64 << 10;
+/// How long saying goodbye may take when every byte has come back already.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long it may take when something went wrong, or the user wants to leave.
+const HASTY_GOODBYE: Duration = Duration::from_millis(200);
+/// A server that stays out of reach is told once in this time.
+const REMIND: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
+    let server = address::server(&args.server)?;
+    let mut config = Config::default();
+    config.time_to_live = args.session_timeout;
+    config.keepalive = args.keepalive.0;
+    let began = Instant::now();
+    let connecting = Session::builder()
+        .config(config)
+        .fail_fast(args.fail_fast)
+        .on_event(teller(log.clone(), server.clone()))
+        .connect_tcp(&server);
+    let session = tokio::select! {
+        session = connecting => session.map_err(|e| super::session_failure(&e, &server, None))?,
+        () = super::interrupt() => return Err(Failure::interrupted()),
+    };
+    let id = session.id();
+    log.info(format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(began.elapsed())));
+
+    let progress = Progress::default();
+    let result = tokio::select! {
+        result = carry(&session, &server, &progress) => result,
+        never = redial_on_hangup(&session) => match never {},
+        () = super::interrupt() => Err(Failure::interrupted()),
+    };
+    // Every byte is where it belongs, or known to be missing; what is left is politeness towards the server.
+    let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
+    let _ = tokio::time::timeout(patience, session.close()).await;
+    // The session's task sends its goodbye in the turn after it has woken us.
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+    result
+}
+
+/// SIGHUP: the user, or a script that knows of a new network, wants a new carrier now.
+async fn redial_on_hangup(session: &Session) -> Infallible {
+    #[cfg(unix)]
+    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        while signal.recv().await.is_some() {
+            session.redial();
+        }
+    }
+    let _ = session;
+    std::future::pending().await
+}
+
+/// What has been taken from stdin and what has come back.
+#[derive(Default)]
+struct Progress {
+    sent: Cell<u64>,
+    stdin_ended: Cell<bool>,
+    /// The peer has acknowledged everything, with our end of the stream.
+    acknowledged: Cell<bool>,
+    changed: Notify,
+}
+
+impl Progress {
+    fn is_back(&self, received: u64) -> bool {
+        self.stdin_ended.get() && received == self.sent.get()
+    }
+}
+
+async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(), Failure> {
+    let cannot =
+        |what: &str, error: &io::Error| Failure::new(Exit::Unexpected, format!("cannot {what}: {}", reason(error)));
+    let stdin = stdio::stdin().map_err(|e| cannot("read standard input", &e))?;
+    let stdout = stdio::stdout().map_err(|e| cannot("write standard output", &e))?;
+    let stream = session.open().await.map_err(|e| super::session_failure(&e, server, None))?;
+    let (from_server, to_server) = tokio::io::split(stream);
+    let received = Cell::new(0);
+    let ended = tokio::select! {
+        ended = bring_back(from_server, stdout, progress, &received) => ended,
+        ended = send(stdin, to_server, progress) => ended,
+    };
+    let (sent, received) = (progress.sent.get(), received.get());
+    let missing = sent.saturating_sub(received);
+    let consequence = || {
+        let sent_more = if progress.stdin_ended.get() { "" } else { " so far" };
+        format!("{} were sent{sent_more}, {} of them did not come back", text::size(sent), text::size(missing))
+    };
+    match ended {
+        Ok(()) => Ok(()),
+        Err(Ended::Stdin(e)) => Err(cannot("read standard input", &e)),
+        Err(Ended::Stdout(e)) => {
+            Err(Failure::new(Exit::Unexpected, format!("cannot write standard output: {}", reason(&e))))
+        }
+        Err(Ended::TooEarly) if missing > 0 => {
+            Err(Failure::new(Exit::Unexpected, format!("the server ended the stream\n{}", consequence()))
+                .tip("is it an echo server?"))
+        }
+        Err(Ended::TooEarly) => {
+            Err(Failure::new(Exit::Unexpected, "the server ended the stream before standard input ended"))
+        }
+        Err(Ended::Stream(e)) => match session_error(&e) {
+            // The session may have ended because the server has said goodbye after everything had come back.
+            Some(SessionError::ClosedByPeer(_)) if progress.is_back(received) => Ok(()),
+            Some(error) => Err(super::session_failure(&error, server, Some(&consequence()))),
+            None => {
+                Err(Failure::new(Exit::Unexpected, format!("the stream was lost: {}\n{}", reason(&e), consequence())))
+            }
+        },
+    }
+}
+
+/// Why copying ended, if not well.
+enum Ended {
+    Stdin(io::Error),
+    Stdout(io::Error),
+    Stream(io::Error),
+    /// The server has ended the stream, and something is missing.
+    TooEarly,
+}
+
+fn session_error(error: &io::Error) -> Option<SessionError> {
+    error.get_ref()?.downcast_ref::<SessionError>().cloned()
+}
+
+/// stdin to the stream. Returns with an error only; the other direction knows when all is well.
+async fn send(
+    mut stdin: impl AsyncRead + Unpin,
+    mut to_server: impl AsyncWrite + Unpin,
+    progress: &Progress,
+) -> Result<(), Ended> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let n = stdin.read(&mut buffer).await.map_err(Ended::Stdin)?;
+        if n == 0 {
+            break;
+        }
+        progress.sent.set(progress.sent.get() + n as u64);
+        to_server.write_all(&buffer[..n]).await.map_err(Ended::Stream)?;
+    }
+    progress.stdin_ended.set(true);
+    progress.changed.notify_one();
+    to_server.shutdown().await.map_err(Ended::Stream)?;
+    progress.acknowledged.set(true);
+    progress.changed.notify_one();
+    std::future::pending().await
+}
+
+/// The stream to stdout, until everything is back.
+async fn bring_back(
+    mut from_server: impl AsyncRead + Unpin,
+    mut stdout: impl AsyncWrite + Unpin,
+    progress: &Progress,
+    received: &Cell<u64>,
+) -> Result<(), Ended> {
+    let mut buffer = vec![0; CHUNK];
+    while !progress.is_back(received.get()) {
+        let n = tokio::select! {
+            biased;
+            n = from_server.read(&mut buffer) => n.map_err(Ended::Stream)?,
+            () = progress.changed.notified() => continue,
+        };
+        if n == 0 {
+            // The server has said all it had to say. Well, if all that was sent came back (a server that says more than that is none of ours,
+            // but it has acknowledged everything).
+            if !progress.stdin_ended.get() || received.get() < progress.sent.get() {
+                return Err(Ended::TooEarly);
+            }
+            while !progress.acknowledged.get() {
+                progress.changed.notified().await;
+            }
+            break;
+        }
+        stdout.write_all(&buffer[..n]).await.map_err(Ended::Stdout)?;
+        received.set(received.get() + n as u64);
+    }
+    stdout.flush().await.map_err(Ended::Stdout)
+}
+
+/// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
+fn teller(log: Log, server: String) -> impl Fn(Event) + Send + Sync + 'static {
+    let told = std::sync::Mutex::new(None::<Instant>);
+    move |event| {
+        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match event {
+            Event::CarrierUp { number, gap: Some(gap), resent, .. } => {
+                *told = None;
+                let resent = text::count(resent as u64, "packet");
+                log.info(format_args!("carrier {number} up, resumed after {}, {resent} resent", text::age(gap)));
+            }
+            Event::CarrierLost { number, reason, age, .. } => {
+                log.info(format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age)));
+            }
+            Event::DialFailed { number, error, next_in, .. } => {
+                let due = told.is_none_or(|at| at.elapsed() >= REMIND);
+                if due || log.level() == Level::Verbose {
+                    *told = Some(Instant::now());
+                    log.info(format_args!(
+                        "cannot reach tcp://{server}: {}; trying on (dial {number}, next in {})",
+                        plain(&error),
+                        text::age(next_in)
+                    ));
+                }
+            }
+            // The first carrier and the end of the session are told where they are waited for.
+            _ => {}
+        }
+    }
+}

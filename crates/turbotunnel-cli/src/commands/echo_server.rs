@@ -1,0 +1,177 @@
+//! `echo-server`: whatever comes on a stream goes back on it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use turbotunnel::{Config, Event, Listener, SessionError, SessionId, Stream};
+
+use crate::address;
+use crate::args::EchoServerArgs;
+use crate::failure::Failure;
+use crate::log::{Level, Log};
+use crate::text;
+
+const SCRATCH: usize = 64 << 10;
+
+thread_local! {
+    /// Where reads go. A stream that waits holds no buffer.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
+    let mut config = Config::default();
+    config.time_to_live = args.session_timeout;
+    let streams = watch::Sender::new(0_usize);
+    let streams = Arc::new(streams);
+    let mut listeners = Vec::new();
+    for at in &args.listen {
+        let listener = bind(&address::listen(at)?, &config, log).await?;
+        listeners.push(Arc::new(listener));
+    }
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in &listeners {
+        if let Ok(addr) = listener.local_addr() {
+            log.info(format_args!("listening on tcp://{addr}, plain (worked example), echo"));
+        }
+        accepting.spawn(accept(listener.clone(), streams.clone(), log.clone()));
+    }
+    super::wait_for_signals().await?;
+
+    // No new streams, but the carriers of the old ones may come and go.
+    accepting.abort_all();
+    let mut open = streams.subscribe();
+    let waiting = *open.borrow();
+    if waiting > 0 {
+        log.info(format_args!(
+            "ending; waiting up to {} for {}",
+            text::setting(args.drain),
+            text::count(waiting as u64, "stream")
+        ));
+    }
+    tokio::select! {
+        _ = open.wait_for(|&open| open == 0) => {}
+        () = tokio::time::sleep(args.drain) => log.info(format_args!("ended, {} cut", text::count(*streams.borrow() as u64, "stream"))),
+        () = super::terminate() => log.info(format_args!("ended at once, {} cut", text::count(*streams.borrow() as u64, "stream"))),
+        () = super::interrupt() => return Err(Failure::interrupted()),
+    }
+    Ok(())
+}
+
+async fn bind(at: &[String], config: &Config, log: &Log) -> Result<Listener, Failure> {
+    let mut last = None;
+    for addr in at {
+        let events = log.clone();
+        let on_event = move |id: SessionId, event: Event| tell(&events, id, event);
+        match Listener::builder().config(config.clone()).on_event(on_event).bind(addr).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => {
+                let next = super::try_next_address(&error);
+                last = Some(Failure::cannot_listen(addr, &error));
+                if !next {
+                    break;
+                }
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| Failure::cannot_listen("", &io::ErrorKind::InvalidInput.into())))
+}
+
+fn tell(log: &Log, id: SessionId, event: Event) {
+    let id = id.short();
+    match event {
+        Event::CarrierUp { number, addr, gap: None, .. } => {
+            let from = addr.map_or_else(|| "somewhere".into(), |addr| shown(addr, log.level()));
+            log.info(format_args!("session {id} new, carrier {number} from {from}"));
+        }
+        Event::CarrierUp { number, addr, gap: Some(gap), resent } => {
+            let from = addr.filter(|_| log.level() == Level::Verbose).map(|addr| format!(" from {addr}"));
+            let (from, gap) = (from.unwrap_or_default(), text::age(gap));
+            let resent = text::count(resent as u64, "packet");
+            log.info(format_args!("session {id} carrier {number}{from}, gap {gap}, {resent} resent"));
+        }
+        Event::CarrierLost { number, reason, age, unacknowledged } => {
+            let age = text::age(age);
+            let unacknowledged = text::count(unacknowledged as u64, "packet");
+            log.info(format_args!(
+                "session {id} carrier {number} ended ({reason}) after {age}, {unacknowledged} unacknowledged"
+            ));
+        }
+        Event::SessionEnded(SessionError::Closed) => log.info(format_args!("session {id} ended")),
+        Event::SessionEnded(error) => log.info(format_args!("session {id} ended: {error}")),
+        other => log.detail(format_args!("session {id} {other:?}")),
+    }
+}
+
+/// Addresses of clients are nobody's business: `203.0.x.x`, unless asked for with `-v`.
+fn shown(addr: SocketAddr, level: Level) -> String {
+    if level == Level::Verbose || addr.ip().to_canonical().is_loopback() {
+        return SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string();
+    }
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            format!("{a}.{b}.x.x")
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, ..] = ip.segments();
+            format!("[{a:x}:{b:x}:...]")
+        }
+    }
+}
+
+/// One stream fewer, however it ends.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn accept(listener: Arc<Listener>, streams: Arc<watch::Sender<usize>>, log: Log) {
+    while let Ok((mut stream, peer)) = listener.accept().await {
+        streams.send_modify(|open| *open += 1);
+        let open = Open(streams.clone());
+        let log = log.clone();
+        tokio::spawn(async move {
+            match echo(&mut stream).await {
+                Ok(bytes) => log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes))),
+                Err(error) => log.detail(format_args!("{peer} ended: {error}")),
+            }
+            drop((stream, open));
+        });
+    }
+}
+
+/// Sends back everything until the peer has finished, then finishes too. The bytes are counted.
+async fn echo(stream: &mut Stream) -> io::Result<u64> {
+    let mut bytes = 0;
+    loop {
+        let (n, rest) = poll_fn(|cx| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+                let read = read.filled();
+                let written = match Pin::new(&mut *stream).poll_write(cx, read) {
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => 0,
+                };
+                Poll::Ready(io::Result::Ok((read.len(), read[written..].to_vec())))
+            })
+        })
+        .await?;
+        if n == 0 {
+            stream.shutdown().await?;
+            return Ok(bytes);
+        }
+        stream.write_all(&rest).await?;
+        bytes += n as u64;
+    }
+}

@@ -1,0 +1,118 @@
+//! What each subcommand does.
+
+mod echo_client;
+mod echo_server;
+mod lilbastard;
+
+use std::io;
+
+use turbotunnel::SessionError;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Exit, Failure};
+use crate::log::Log;
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// How it failed, with the exit code.
+pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
+    match &cli.command {
+        Command::EchoServer(args) => many_threads()?.block_on(echo_server::run(args, log)),
+        // One thread: another core would cost each small message 10 to 20 us.
+        Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
+        Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
+        Command::Demo(_) => Ok(()),
+    }
+}
+
+fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| no_runtime(&e))
+}
+
+fn many_threads() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| no_runtime(&e))
+}
+
+/// Runs the future, and does not wait for what the runtime still has on its threads (a name that does not resolve).
+fn leave<T>(runtime: tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+fn no_runtime(error: &io::Error) -> Failure {
+    Failure::new(Exit::Unexpected, format!("cannot start: {}", crate::failure::reason(error)))
+}
+
+/// The one place where the end of a session becomes an exit code. `consequence` is what it means here, one line.
+fn session_failure(error: &SessionError, server: &str, consequence: Option<&str>) -> Failure {
+    let with = |exit, text: String| {
+        let text = match consequence {
+            Some(consequence) => format!("{text}\n{consequence}"),
+            None => text,
+        };
+        Failure::new(exit, text)
+    };
+    match error {
+        SessionError::NeverConnected(reason) => {
+            let reason = crate::failure::plain(reason);
+            let unresolved = reason.contains("lookup address") || reason.contains("no address");
+            match server.rsplit_once(':') {
+                Some((host, _)) if unresolved => {
+                    Failure::new(Exit::NeverConnected, format!("cannot resolve {host:?}: {reason}"))
+                        .tip("it may be a typing error, or your network's resolver lies; an address works too")
+                }
+                _ => Failure::new(Exit::NeverConnected, format!("cannot reach tcp://{server}: {reason}"))
+                    .tip(format!("is the server running? turbotunnel echo-server {server}")),
+            }
+        }
+        SessionError::Unknown => with(Exit::SessionLost, "the server does not know this session any more".into())
+            .tip("it was restarted, or there was no contact for too long; start again"),
+        SessionError::GaveUp(after) => {
+            with(Exit::GaveUp, format!("gave up: no contact for {}", crate::text::setting(*after)))
+                .tip("--session-timeout is how long it goes on trying")
+        }
+        SessionError::ClosedByPeer(_) => with(Exit::Unexpected, error.to_string()),
+        other => with(Exit::Unexpected, other.to_string()),
+    }
+}
+
+/// Whether the next form of a listen address is worth a try: this one is not there on a system without IPv6.
+fn try_next_address(error: &io::Error) -> bool {
+    // EAFNOSUPPORT has no kind of its own; it differs between systems, and "in use" or "not allowed" is never what it is.
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+fn random_seed() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Failure::new(Exit::Unexpected, format!("the system gives no random numbers: {e}")))?;
+    // 32 bits are enough, and easier to type again.
+    Ok(u64::from_le_bytes(bytes) >> 32)
+}
+
+/// Ends well at SIGTERM, and with 130 at Ctrl-C.
+async fn wait_for_signals() -> Result<(), Failure> {
+    tokio::select! {
+        () = interrupt() => Err(Failure::interrupted()),
+        () = terminate() => Ok(()),
+    }
+}
+
+/// Ctrl-C. Never returns where signals cannot be caught: then it ends the program by itself.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// SIGTERM. Never returns on systems without it.
+async fn terminate() {
+    #[cfg(unix)]
+    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        signal.recv().await;
+        return;
+    }
+    std::future::pending::<()>().await;
+}
