@@ -421,17 +421,13 @@ impl Path {
         if let Some(current) = self.current() {
             match self.silence.handle_timeout(now) {
                 Some(Verdict::Probe) => self.changes.push_back(Change::Probe(current)),
-                Some(Verdict::Dead) if self.is_client() => {
-                    if !self.is_dialing() {
-                        self.schedule_dial(now);
-                    }
+                Some(Verdict::Dead) if !self.is_client() => {
+                    self.get_mut(current).into_iter().for_each(|c| c.deadline = Some(now + SILENT_SERVER));
                 }
-                Some(Verdict::Dead) => {
-                    if let Some(carrier) = self.get_mut(current) {
-                        carrier.deadline = Some(now + SILENT_SERVER);
-                    }
+                Some(Verdict::Dead) if !self.is_dialing() => {
+                    self.schedule_dial(now);
                 }
-                None => {}
+                Some(Verdict::Dead) | None => {}
             }
         }
         self.dial_if_due(now, una);

@@ -97,7 +97,6 @@ impl Drop for CloseOnDrop {
 
 impl Session {
     /// How to make a session to a server.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

@@ -110,7 +110,7 @@ async fn dropped_calls_lose_and_repeat_nothing() {
             let n = tokio::select! {
                 biased;
                 n = to.write(&copy[done..copy.len().min(done + 777)]) => n.unwrap(),
-                () = tokio::task::yield_now() => 0,
+                () = tokio::time::sleep(Duration::from_micros(1)) => 0,
             };
             done += n;
         }
@@ -125,7 +125,7 @@ async fn dropped_calls_lose_and_repeat_nothing() {
                 0 => break,
                 n => got.extend_from_slice(&piece[..n]),
             },
-            () = tokio::task::yield_now() => {}
+            () = tokio::time::sleep(Duration::from_micros(1)) => {}
         }
     }
     writer.await.unwrap();

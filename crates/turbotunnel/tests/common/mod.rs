@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use turbotunnel::{Builder, Config, Listener, Session};
@@ -17,32 +17,33 @@ pub struct Mortal {
 }
 
 impl Mortal {
-    fn spend(&mut self, bytes: usize) -> io::Result<()> {
-        self.left = self.left.checked_sub(bytes as u64).ok_or(io::ErrorKind::ConnectionReset)?;
-        Ok(())
+    /// How many of `wanted` bytes may still pass.
+    fn allowed(&self, wanted: usize) -> io::Result<usize> {
+        match self.left {
+            0 => Err(io::ErrorKind::ConnectionReset.into()),
+            left => Ok(wanted.min(usize::try_from(left).unwrap_or(usize::MAX))),
+        }
     }
 }
 
 impl AsyncRead for Mortal {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        let got = buf.filled().len() - before;
-        if let Err(error) = self.spend(got) {
-            buf.set_filled(before);
-            return Poll::Ready(Err(error));
-        }
-        read
+        let allowed = self.allowed(buf.remaining())?;
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(allowed));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        self.left -= read as u64;
+        buf.advance(read);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Mortal {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(n)) = written {
-            self.spend(n)?;
-        }
-        written
+        let allowed = self.allowed(bytes.len())?;
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, &bytes[..allowed]))?;
+        self.left -= written as u64;
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
