@@ -78,7 +78,8 @@ pub enum Retransmission {
     TailProbe,
     /// For kcp-go, which drops packets when a queue of 32 is full.
     ///
-    /// Timeouts grow linearly (`rto`, `2 rto`, `3 rto` ... up to [`Config::max_rto`]) until something is acknowledged.
+    /// Timeouts grow linearly (`rto`, `2 rto`, `3 rto` ... up to [`Config::max_rto`]) until a
+    /// transmission is known to have been in time.
     /// Congestion window: 32 segments at first, slow start, then one more per round trip; halved on loss, once per flight.
     #[default]
     Timeout,

@@ -115,6 +115,7 @@ impl Kcp {
             }
         }
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
+        self.stats.buffers_allocated = self.pool.allocated();
         // A carrier that was given up can still bring late packets; they tell nothing about the next one.
         if heard && !self.suspended {
             self.learning = false;
@@ -154,7 +155,7 @@ impl Kcp {
         if self.suspended {
             return None;
         }
-        self.sender.deadline(self.now, &self.rto, self.learning)
+        self.sender.deadline(&self.rto, self.learning)
     }
 
     /// Appends the next packet to `out`, at most `mtu` bytes: acknowledgements, then what goes again, then new data.
@@ -164,7 +165,6 @@ impl Kcp {
         if self.suspended {
             return false;
         }
-        self.sender.arm_window_probe(self.now);
         let start = out.len();
         let end = start + self.mtu;
         let mut header = Segment {
@@ -241,7 +241,9 @@ impl Kcp {
     /// Takes as many of `bytes` as the windows have room for, and says how many. All taken goes out with the next
     /// `poll_transmit`s. Finding no room because of the peer's window starts the questions after it.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
-        self.sender.write(self.now, bytes, &mut self.pool)
+        let taken = self.sender.write(self.now, bytes, &mut self.pool);
+        self.stats.buffers_allocated = self.pool.allocated();
+        taken
     }
 
     /// Lets `f` append to a segment not yet sent: it gets the buffer, which may hold bytes already, and how many more
@@ -254,7 +256,9 @@ impl Kcp {
     ///
     /// If `f` appends more than it may, or takes away.
     pub fn fill(&mut self, f: impl FnOnce(&mut Vec<u8>, usize)) -> bool {
-        self.sender.fill(self.now, &mut self.pool, f)
+        let room = self.sender.fill(self.now, &mut self.pool, f);
+        self.stats.buffers_allocated = self.pool.allocated();
+        room
     }
 
     /// Number of the segment that the next `fill` will append to. It is acknowledged once [`Kcp::una`] is beyond.
@@ -320,6 +324,7 @@ impl Kcp {
         let mut progress = self.sender.progress();
         self.sender.on_una(una, &mut progress, &mut self.pool);
         progress.forget_times();
+        self.sender.assume_window();
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
         self.learning = false;
         true
@@ -395,5 +400,64 @@ impl Kcp {
         #[expect(clippy::cast_possible_truncation, reason = "the clock on the wire goes round")]
         let elapsed = self.now.duration_since(self.started).as_millis() as u32;
         Ts::new(self.initial_ts.value().wrapping_add(elapsed))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
+mod tests {
+    use super::*;
+
+    /// Moves all packets both ways and reads all.
+    fn exchange(now: Instant, a: &mut Kcp, b: &mut Kcp) {
+        let mut packet = Vec::new();
+        loop {
+            let mut moved = false;
+            for turn in 0..2 {
+                let (from, to) = if turn == 0 { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
+                while from.poll_transmit(now, &mut packet) {
+                    to.handle_packet(now, &packet).expect("our own packet");
+                    packet.clear();
+                    moved = true;
+                }
+                while to.peek().is_some() {
+                    to.consume();
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn a_running_transfer_allocates_no_buffers_and_an_idle_engine_holds_next_to_none() {
+        let now = Instant::now();
+        let mut a = Kcp::new(now, 1, Config::default());
+        let mut b = Kcp::new(now, 1, Config::default());
+        for kcp in [&mut a, &mut b] {
+            kcp.set_retransmission(Retransmission::TailProbe);
+        }
+        let data = vec![1; 40 * 1376];
+        for warm_up in [true, false] {
+            let before = (a.stats.buffers_allocated, b.stats.buffers_allocated);
+            for _ in 0..500 {
+                assert!(a.write(&data) > 0);
+                exchange(now, &mut a, &mut b);
+            }
+            let after = (a.stats.buffers_allocated, b.stats.buffers_allocated);
+            assert!(warm_up || before == after, "{before:?} became {after:?}");
+        }
+        // A burst over the whole window, then keepalives only.
+        a.write(&vec![1; 1024 * 1376]);
+        exchange(now, &mut a, &mut b);
+        for _ in 0..8 {
+            a.write(b"keepalive");
+            exchange(now, &mut a, &mut b);
+        }
+        for kcp in [&a, &b] {
+            let held = kcp.pool.held() + kcp.sender.held() + kcp.receiver.held();
+            assert!(held < 16 * 1024, "{held} bytes held by an idle engine");
+        }
     }
 }

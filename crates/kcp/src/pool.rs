@@ -18,21 +18,35 @@ pub(crate) struct Pool {
     /// Most buffers in use since the engine last ran empty.
     peak: usize,
     keep: usize,
+    allocated: u64,
 }
 
 impl Pool {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { spare: Vec::new(), capacity, in_use: 0, peak: 0, keep: MIN_SPARE_IDLE }
+        Self { spare: Vec::new(), capacity, in_use: 0, peak: 0, keep: MIN_SPARE_IDLE, allocated: 0 }
     }
 
     /// An empty buffer for at least `len` bytes.
     pub(crate) fn get(&mut self, len: usize) -> Vec<u8> {
         self.in_use += 1;
         self.peak = self.peak.max(self.in_use);
-        if len > self.capacity {
-            return Vec::with_capacity(len);
+        if len <= self.capacity
+            && let Some(spare) = self.spare.pop()
+        {
+            return spare;
         }
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.capacity))
+        self.allocated += 1;
+        Vec::with_capacity(len.max(self.capacity))
+    }
+
+    /// Buffers that could not be used again but had to be allocated, since the start.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.spare.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity() * size_of::<Vec<u8>>()
     }
 
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {

@@ -140,6 +140,14 @@ impl Receiver {
         }
     }
 
+    /// Bytes allocated for the rings.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.readable.capacity() * size_of::<Vec<u8>>()
+            + self.waiting.capacity() * size_of::<Option<Waiting>>()
+            + self.acks.capacity() * size_of::<(Sn, Ts)>()
+    }
+
     // Reading.
 
     pub(crate) fn peek(&self) -> Option<&[u8]> {

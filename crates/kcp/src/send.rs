@@ -9,6 +9,9 @@
 //! log    one entry per transmission, in the order of sending; live while its slot flies and was not sent again since
 //! ```
 //!
+//! Which transmission an acknowledgement is for is known when there was only one, or when an ACK repeats the `ts` of the
+//! last. Times come from our own clock, never from `ts`.
+//!
 //! The log replaces a walk over the window: carriers keep order, so an acknowledged transmission proves every live entry
 //! before it lost; and its first live entry is the one whose timeout ends first. Each entry is looked at once.
 
@@ -62,6 +65,8 @@ struct Slot {
     state: State,
     /// Sent exactly once and never given up: its acknowledgement can only be for that transmission.
     once: bool,
+    /// No other transmission of it had the same `ts`: an ACK with that `ts` is for the last one.
+    exact: bool,
     /// Number of its last transmission in the log.
     order: u64,
     sent_at: Instant,
@@ -78,8 +83,10 @@ pub(crate) struct Progress {
     flying: usize,
     /// Latest transmission known to have arrived.
     proven: Option<u64>,
-    /// The last segment of which a round trip can be told.
-    sample: Option<(Sn, Instant, Ts)>,
+    /// When the last segment was sent of which a round trip can be told.
+    sample: Option<Instant>,
+    /// The last segment that `una` has passed; its ACK may stand beside.
+    passed: Option<Passed>,
     implausible: u64,
 }
 
@@ -89,6 +96,16 @@ impl Progress {
         self.sample = None;
         self.proven = None;
     }
+}
+
+#[derive(Debug)]
+struct Passed {
+    sn: Sn,
+    once: bool,
+    exact: bool,
+    order: u64,
+    sent_at: Instant,
+    ts: Ts,
 }
 
 /// The question after a closed window.
@@ -220,6 +237,12 @@ impl Sender {
         self.slots.len() - self.numbered
     }
 
+    /// Bytes allocated for the rings.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + (self.log.capacity() + self.lost_queue.capacity()) * size_of::<Sn>()
+    }
+
     // Taking bytes.
 
     /// Segments that the peer has room for, counted from `una`.
@@ -295,12 +318,14 @@ impl Sender {
     fn begin(&mut self, now: Instant, pool: &mut Pool) -> bool {
         if self.free_slots() == 0 {
             self.probe.wanted |= self.peer_window() <= self.slots.len();
+            self.arm_window_probe(now);
             return false;
         }
         self.slots.push_back(Slot {
             payload: pool.get(self.mss),
             state: State::Unsent,
             once: false,
+            exact: false,
             order: 0,
             sent_at: now,
             ts: Ts::default(),
@@ -355,6 +380,7 @@ impl Sender {
         let bytes = slot.payload.len() as u64;
         match slot.state {
             State::Lost(cause) => {
+                slot.exact = slot.ts != ts;
                 self.lost -= 1;
                 self.lost_queue.pop_front();
                 stats.bytes_resent += bytes;
@@ -368,6 +394,7 @@ impl Sender {
             State::Unsent => {
                 self.numbered += 1;
                 slot.once = true;
+                slot.exact = true;
                 stats.segments_sent += 1;
                 stats.bytes_sent += bytes;
             }
@@ -399,6 +426,13 @@ impl Sender {
         sn.distance_from(self.nxt()) < 0
     }
 
+    /// `una` came without a window. What is assumed of a peer that has announced none is assumed from there.
+    pub(crate) fn assume_window(&mut self) {
+        if !self.edge_announced {
+            self.edge = self.una.plus(ASSUMED_WINDOW);
+        }
+    }
+
     /// Everything below `una`, which [`Self::accepts_una`], has arrived.
     pub(crate) fn on_una(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
         let Some(count) = una.offset_from(self.una).filter(|&count| count > 0) else {
@@ -411,8 +445,10 @@ impl Sender {
                     progress.count += 1;
                     if slot.once {
                         progress.proven = progress.proven.max(Some(slot.order));
-                        progress.sample = Some((self.una, slot.sent_at, slot.ts));
+                        progress.sample = Some(slot.sent_at);
                     }
+                    let Slot { once, exact, order, sent_at, ts, .. } = slot;
+                    progress.passed = Some(Passed { sn: self.una, once, exact, order, sent_at, ts });
                 }
                 State::Lost(_) => {
                     progress.count += 1;
@@ -445,27 +481,29 @@ impl Sender {
     }
 
     pub(crate) fn on_ack(&mut self, sn: Sn, ts: Ts, progress: &mut Progress, pool: &mut Pool) {
-        if let Some((_, _, sent_ts)) = progress.sample.filter(|&(sampled, _, _)| sampled == sn)
-            && sent_ts != ts
-        {
-            progress.sample = None;
-            progress.implausible += 1;
+        if let Some(passed) = progress.passed.take_if(|passed| passed.sn == sn) {
+            if passed.exact && passed.ts == ts {
+                progress.proven = progress.proven.max(Some(passed.order));
+                progress.sample = Some(passed.sent_at);
+            } else if passed.once {
+                progress.sample = None;
+                progress.implausible += 1;
+            }
         }
         let Some(index) = self.index(sn) else {
             return;
         };
         let slot = &mut self.slots[index];
         match slot.state {
-            State::Flying => {
-                if slot.once {
-                    progress.proven = progress.proven.max(Some(slot.order));
-                    if slot.ts == ts {
-                        progress.sample = Some((sn, slot.sent_at, ts));
-                    } else {
-                        progress.implausible += 1;
-                    }
-                }
+            State::Flying if slot.exact && slot.ts == ts => {
+                progress.proven = progress.proven.max(Some(slot.order));
+                progress.sample = Some(slot.sent_at);
             }
+            State::Flying if slot.once => {
+                progress.proven = progress.proven.max(Some(slot.order));
+                progress.implausible += 1;
+            }
+            State::Flying => {}
             State::Lost(_) => self.lost -= 1,
             State::Acknowledged | State::Unsent => return,
         }
@@ -479,7 +517,7 @@ impl Sender {
     pub(crate) fn settle(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
         stats.rtt_implausible += progress.implausible;
         if progress.count > 0 {
-            if let Some((_, sent_at, _)) = progress.sample {
+            if let Some(sent_at) = progress.sample {
                 rto.sample(now.saturating_duration_since(sent_at));
                 stats.rtt_samples += 1;
             }
@@ -489,7 +527,13 @@ impl Sender {
         if progress.una_moved {
             self.una_moved_at = now;
         }
-        if progress.una_moved || (progress.count > 0 && self.mode == Retransmission::Timeout) {
+        // After a timeout that came too early the estimate is wrong, and an ACK for the first transmission tells nothing. So,
+        // as Karn says, the longer timeout stays until a transmission is known to have arrived in its time.
+        let ends_backoff = match self.mode {
+            Retransmission::TailProbe => progress.una_moved,
+            Retransmission::Timeout => progress.proven.is_some(),
+        };
+        if ends_backoff {
             self.backoff = 0;
         }
         if let Some(proven) = progress.proven {
@@ -499,6 +543,7 @@ impl Sender {
         }
         self.trim_log();
         self.shrink();
+        self.arm_window_probe(now);
     }
 
     /// Takes the first entry off the log; if it is live, its segment is lost.
@@ -580,9 +625,9 @@ impl Sender {
     // Timers.
 
     /// When the next timer is due. `learning`: data waits for the peer's `una`.
-    pub(crate) fn deadline(&self, now: Instant, rto: &Rto, learning: bool) -> Option<Instant> {
+    pub(crate) fn deadline(&self, rto: &Rto, learning: bool) -> Option<Instant> {
         let resend = self.resend_deadline(rto, learning);
-        let probe = self.is_blocked_by_peer().then(|| self.probe.due.unwrap_or(now + self.probe.wait));
+        let probe = self.probe.due.filter(|_| self.is_blocked_by_peer());
         match (resend, probe) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -626,7 +671,7 @@ impl Sender {
     }
 
     /// Starts the clock of the window probe once somebody is blocked.
-    pub(crate) fn arm_window_probe(&mut self, now: Instant) {
+    fn arm_window_probe(&mut self, now: Instant) {
         if self.is_blocked_by_peer() && self.probe.due.is_none() {
             self.probe.due = Some(now + self.probe.wait);
         }
@@ -634,7 +679,6 @@ impl Sender {
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, rto: &Rto, learning: bool) -> Due {
         let mut due = Due::default();
-        self.arm_window_probe(now);
         if self.is_blocked_by_peer()
             && let Some(probe_due) = self.probe.due
             && probe_due <= now
@@ -703,6 +747,7 @@ impl Sender {
         self.acknowledged_at = now;
         self.probe.due = None;
         self.probe.wait = WINDOW_PROBE_FIRST;
+        self.arm_window_probe(now);
         self.numbered > 0
     }
 }

@@ -49,6 +49,9 @@ pub struct Stats {
     /// Round trips not measured because the echoed `ts` was not the one sent.
     pub rtt_implausible: u64,
 
+    /// Segment buffers allocated because there was none to use again. Stands still while a transfer runs evenly.
+    pub buffers_allocated: u64,
+
     /// Dropped: PUSH without payload.
     pub dropped_empty_push: u64,
     /// Dropped: PUSH at or beyond our window.
