@@ -122,7 +122,8 @@ impl Path {
     /// The side that dials. The first dial is due at `now`.
     pub(crate) fn client(now: Instant, time_to_live: Duration, seed: u64) -> Self {
         let mut path = Self::new(now, Role::Client, time_to_live, seed);
-        path.schedule_dial(now);
+        // Not a redial: the first one of those is due at once, too.
+        path.next_dial = Some(now);
         path
     }
 
@@ -234,7 +235,7 @@ impl Path {
         let Some(at) = self.carriers.iter().position(|c| c.id == id && c.state == State::Dialing) else { return };
         self.carriers.remove(at);
         let wanted = self.current().is_none() || self.silence.is_dead();
-        let next_in = if wanted { self.schedule_dial(now) } else { Duration::ZERO };
+        let next_in = if wanted { self.schedule_dial_after_failure(now) } else { Duration::ZERO };
         self.changes.push_back(Change::DialFailed { id, next_in });
     }
 
@@ -380,6 +381,14 @@ impl Path {
     }
 
     // Dialling.
+
+    /// A dial that was refused is not repeated at once, whatever came before it.
+    fn schedule_dial_after_failure(&mut self, now: Instant) -> Duration {
+        match self.schedule_dial(now) {
+            Duration::ZERO => self.schedule_dial(now),
+            pause => pause,
+        }
+    }
 
     fn schedule_dial(&mut self, now: Instant) -> Duration {
         let pause = self.backoff.next();
