@@ -751,3 +751,29 @@ impl Sender {
         self.numbered > 0
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_log_entries_behind_a_live_one_are_sorted_out() {
+        let now = Instant::now();
+        let (mut pool, mut stats) = (Pool::new(1376), Stats::default());
+        let mut sender = Sender::new(now, &Config::default());
+        sender.set_mode(Retransmission::TailProbe);
+        sender.write(now, &[1; 3 * 1376], &mut pool);
+        while let Some(index) = sender.due() {
+            sender.on_sent(now, Ts::default(), index, &mut stats);
+        }
+        for _ in 0..1000 {
+            sender.mark_lost(Sn::new(0), Cause::Probe);
+            let index = sender.due().expect("just marked");
+            sender.on_sent(now, Ts::default(), index, &mut stats);
+        }
+        assert!(sender.log.len() <= 4 * 3 + IDLE_RING, "{} entries", sender.log.len());
+        sender.trim_log();
+        assert_eq!(sender.log.front(), Some(&Sn::new(1)), "what has been on its way longest");
+    }
+}

@@ -368,6 +368,7 @@ fn an_engine_that_nobody_asks_for_packets_does_not_count_probes() {
     }
     assert_eq!(said(&mut kcp, now).len(), 1);
     assert_eq!(kcp.stats().resent_probe, 1);
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(2000)), "and its backoff is that of one probe");
 }
 
 #[test]
@@ -873,4 +874,119 @@ fn a_hundred_lives_with_cuts_lose_nothing() {
         pair.run();
         assert!(pair.received[1] == there && pair.received[0] == back, "seed {seed}");
     }
+}
+
+#[test]
+fn a_new_carrier_begins_with_what_may_have_died_on_the_old_one() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 4, ..config() });
+    for sn in 0..4 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 3, 4, 0, 0)]);
+    kcp.consume();
+    assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)]);
+    kcp.resume(now, Resume::Now);
+    assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)], "the window update may have died");
+
+    // The sender of that peer finds the window closed, and asks at once.
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    assert_eq!(kcp.write(&pattern(40 * MSS)), 32 * MSS);
+    said(&mut kcp, now);
+    now += ms(1);
+    kcp.resume(now, Resume::AfterUna);
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+    // A peer that can tell its `una` but whose window never came home is still worth the assumed one.
+    assert!(kcp.handle_una(now, Sn::new(32)));
+    assert_eq!(kcp.room(), 32 * MSS);
+}
+
+#[test]
+fn a_new_carrier_forgets_backoff_and_congestion() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+    kcp.write(&pattern(32 * MSS));
+    said(&mut kcp, now);
+    for _ in 0..4 {
+        now = kcp.poll_timeout().expect("something is on its way");
+        kcp.handle_timeout(now);
+        assert!(said(&mut kcp, now).len() <= 16);
+    }
+    kcp.resume(now, Resume::Now);
+    assert_eq!(said(&mut kcp, now).len(), 32);
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(1000)));
+}
+
+#[test]
+fn una_from_elsewhere_is_no_round_trip_and_proves_no_loss() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(4 * MSS));
+    said(&mut kcp, now);
+    assert!(kcp.handle_una(now + ms(700), Sn::new(2)));
+    assert_eq!((kcp.srtt(), kcp.in_flight()), (None, 2));
+    assert_eq!(said(&mut kcp, now + ms(700)), []);
+}
+
+#[test]
+fn two_transmissions_within_one_millisecond_cannot_be_told_apart() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(2 * MSS));
+    said(&mut kcp, now);
+    kcp.resume(now, Resume::Now);
+    said(&mut kcp, now);
+    let mut ack = segment(Command::Ack, 1, 0, b"");
+    ack[8..12].copy_from_slice(&0_u32.to_le_bytes());
+    kcp.handle_packet(now + ms(30), &ack).expect("well formed");
+    assert_eq!((kcp.srtt(), said(&mut kcp, now + ms(30)).len()), (None, 0));
+}
+
+#[test]
+fn a_slow_reader_does_not_make_the_sender_creep() {
+    let config = Config { recv_window: 64, ..config() };
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config);
+    for sn in 0..60 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 59, 60, 4, 0)]);
+    for read in 1..=16 {
+        kcp.consume();
+        let expected: &[_] = if read < 16 { &[] } else { &[(Command::Wins, 0, 60, 20, 0)] };
+        assert_eq!(said(&mut kcp, now), expected, "after {read}: a quarter of the window is worth a packet");
+    }
+}
+
+#[test]
+fn what_moves_up_while_its_ack_waits_is_still_acknowledged() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 2, ..config() });
+    for sn in 0..2 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    said(&mut kcp, now);
+    kcp.handle_packet(now, &segment(Command::Push, 2, 0, b"x")).expect("well formed");
+    kcp.consume();
+    assert!(kcp.wants_transmit(now));
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 2, 3, 0, 0)]);
+}
+
+/// The first segment's log entry stays live while others go again and again: the log must not grow for ever.
+#[test]
+fn a_probe_for_days_costs_no_memory_and_no_order() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.write(&pattern(3 * MSS));
+    said(&mut kcp, now);
+    for _ in 0..10_000 {
+        now = kcp.poll_timeout().expect("something is on its way");
+        kcp.handle_timeout(now);
+        assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
+    }
+    kcp.handle_packet(now, &segment(Command::Ack, 2, 0, b"")).expect("well formed");
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [1], "sent before 2, and 0 was not");
 }
