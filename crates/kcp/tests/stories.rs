@@ -356,7 +356,7 @@ fn an_engine_that_nobody_asks_for_packets_does_not_count_probes() {
     let mut now = Instant::now();
     let mut kcp = Kcp::new(now, CONV, config());
     kcp.set_retransmission(Retransmission::TailProbe);
-    kcp.write(b"one");
+    kcp.write(&pattern(2 * MSS));
     said(&mut kcp, now);
     for _ in 0..20 {
         if let Some(due) = kcp.poll_timeout() {
