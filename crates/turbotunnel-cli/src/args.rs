@@ -60,8 +60,8 @@ pub enum Command {
 /// `echo-server`
 #[derive(Args, Debug)]
 pub struct EchoServerArgs {
-    /// Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1); several are possible
-    #[arg(required = true)]
+    /// Addresses to listen on.
+    #[arg(required = true, help = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1)")]
     pub listen: Vec<String>,
     /// How long a session lives without contact
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
@@ -74,7 +74,8 @@ pub struct EchoServerArgs {
 /// `echo-client`
 #[derive(Args, Debug)]
 pub struct EchoClientArgs {
-    /// [tcp://]HOST:PORT
+    /// The server's address.
+    #[arg(help = "[tcp://]HOST:PORT")]
     pub server: String,
     /// How long the session lives without contact; the first dial is repeated for so long too
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]

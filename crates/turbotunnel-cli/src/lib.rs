@@ -6,8 +6,10 @@
 pub mod address;
 pub mod args;
 pub mod commands;
+mod demo;
 pub mod failure;
 pub mod lilbastard;
 pub mod log;
+mod random;
 pub mod stdio;
 pub mod text;

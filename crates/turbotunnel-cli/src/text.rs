@@ -37,11 +37,12 @@ pub fn count(n: u64, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
-/// `3 ms`, `20.0 s`, `3 min 20 s`, `3 h 12 min`: how long something took or lived.
+/// `0.4 ms`, `3 ms`, `20.0 s`, `3 min 20 s`, `3 h 12 min`: how long something took or lived.
 pub fn age(duration: Duration) -> String {
     let ms = duration.as_millis();
     let s = duration.as_secs();
     match ms {
+        0 if !duration.is_zero() => format!("{:.1} ms", (duration.as_secs_f64() * 1000.0).max(0.1)),
         0..1000 => format!("{ms} ms"),
         1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
         60_000..3_600_000 => format!("{} min {} s", s / 60, s % 60),
@@ -85,6 +86,8 @@ mod tests {
             texts,
             ["0 ms", "3 ms", "999 ms", "1.0 s", "20.0 s", "59.9 s", "1 min 0 s", "3 min 20 s", "3 h 12 min"]
         );
+        assert_eq!(age(Duration::from_micros(420)), "0.4 ms");
+        assert_eq!(age(Duration::from_nanos(1)), "0.1 ms");
     }
 
     #[test]

@@ -151,7 +151,7 @@ async fn accept(listener: Arc<Listener>, streams: Arc<watch::Sender<usize>>, log
 }
 
 /// Sends back everything until the peer has finished, then finishes too. The bytes are counted.
-async fn echo(stream: &mut Stream) -> io::Result<u64> {
+pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
     let mut bytes = 0;
     loop {
         let (n, rest) = poll_fn(|cx| {

@@ -4,6 +4,8 @@ mod echo_client;
 mod echo_server;
 mod lilbastard;
 
+pub(crate) use echo_server::echo;
+
 use std::io;
 
 use turbotunnel::SessionError;
@@ -22,7 +24,7 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
         Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
-        Command::Demo(_) => Ok(()),
+        Command::Demo(args) => leave(many_threads()?, crate::demo::run(args, log, random_seed()?)),
     }
 }
 
@@ -101,7 +103,7 @@ async fn wait_for_signals() -> Result<(), Failure> {
 }
 
 /// Ctrl-C. Never returns where signals cannot be caught: then it ends the program by itself.
-async fn interrupt() {
+pub(crate) async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::random::SplitMix64;
+
 /// How a connection is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum How {
@@ -109,7 +111,7 @@ impl Plan {
             return Limits::NONE;
         }
         // Each connection has a stream of numbers of its own, so that what one of them uses does not depend on the others.
-        let mut random = SplitMix64(self.seed ^ connection.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let mut random = SplitMix64::new(self.seed ^ connection.wrapping_mul(0xd6e8_feb8_6659_fd93));
         let mut factor = || 1.0 + self.jitter * (2.0 * random.unit() - 1.0);
         Limits {
             after: self.after.map(|after| after.mul_f64(factor())),
@@ -145,24 +147,6 @@ impl Plan {
             return wrong("a rate of 0 bytes a second lets nothing pass");
         }
         Ok(())
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to spread cuts.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Evenly from 0 to 1, without 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
