@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `TURBOTUNNEL_GO_PEERS=DIR` | other programs than those that `interop/build` makes, see [`peers::Peers::find`] |
 //! | `TURBOTUNNEL_INTEROP_BYTES=64MiB` | bytes of each transfer, see [`transfer_bytes`] |
+//! | `TURBOTUNNEL_INTEROP_RUNS=100` | how often a short transfer is repeated, see [`runs`] |
 //! | `TURBOTUNNEL_REQUIRE_INTEROP=1` | a test that cannot run is a failure |
 
 pub mod noise;
@@ -25,6 +26,18 @@ pub fn transfer_bytes() -> u64 {
     match std::env::var("TURBOTUNNEL_INTEROP_BYTES") {
         Ok(text) => parse_bytes(&text).unwrap_or_else(|| panic!("TURBOTUNNEL_INTEROP_BYTES={text}: want e.g. 64MiB")),
         Err(_) => 4 << 20,
+    }
+}
+
+/// How often a test repeats what goes wrong now and then or never: `TURBOTUNNEL_INTEROP_RUNS`, 3 if not given.
+///
+/// # Panics
+///
+/// If the variable is no number.
+pub fn runs() -> usize {
+    match std::env::var("TURBOTUNNEL_INTEROP_RUNS") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("TURBOTUNNEL_INTEROP_RUNS={text}: want a number")),
+        Err(_) => 3,
     }
 }
 
