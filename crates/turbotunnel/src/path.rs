@@ -166,6 +166,11 @@ impl Path {
         self.get(id).is_some_and(|c| c.state != State::Dialing)
     }
 
+    /// Packets may go out on it: it is the one that sends, or may become it.
+    pub(crate) fn may_send_on(&self, id: CarrierId) -> bool {
+        self.get(id).is_some_and(|c| matches!(c.state, State::Current | State::Candidate))
+    }
+
     /// A newcomer that has to say HELLO before it counts.
     pub(crate) fn must_say_hello(&self, id: CarrierId) -> bool {
         self.hello_required && self.get(id).is_some_and(|c| c.state == State::Candidate)

@@ -417,8 +417,9 @@ impl Tunnel {
         self.send_control(id, Control::Settings(settings));
     }
 
+    /// False: not on a carrier that was replaced, nor on one that does not take what waits for it.
     fn send_control(&mut self, id: CarrierId, control: Control) -> bool {
-        if self.control.iter().filter(|(to, _)| *to == id).count() >= MAX_CONTROL {
+        if !self.path.may_send_on(id) || self.control.iter().filter(|(to, _)| *to == id).count() >= MAX_CONTROL {
             return false;
         }
         self.control.push_back((id, control));
