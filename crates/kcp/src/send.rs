@@ -707,6 +707,9 @@ impl Sender {
                 self.give_up_first(Cause::Timeout);
                 self.trim_log();
             }
+            // What went again and timed out again comes before what has not had its turn: the peer may want that first.
+            let una = self.una;
+            self.lost_queue.make_contiguous().sort_unstable_by_key(|sn| sn.distance_from(una));
         }
         self.backoff = self.backoff.saturating_add(1);
         due

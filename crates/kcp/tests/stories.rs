@@ -332,6 +332,23 @@ fn timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress() {
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1010)), "once acknowledged, at its first going");
 }
 
+/// Somebody who takes nothing but the first segment (a server that has no session yet) must not wait until all others had their turn.
+#[test]
+fn after_a_timeout_the_first_segment_goes_first_each_time() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(32 * MSS));
+    let first: Vec<_> = said(&mut kcp, now).iter().map(|segment| segment.1).collect();
+    assert_eq!(first, (0..32).collect::<Vec<_>>());
+    for _ in 0..6 {
+        let due = kcp.poll_timeout().expect("something is in flight");
+        kcp.handle_timeout(due);
+        let again = said(&mut kcp, due);
+        let first = again.iter().find(|segment| segment.0 == Command::Push);
+        assert!(first.is_none_or(|segment| segment.1 == 0), "{again:?}");
+    }
+}
+
 #[test]
 fn between_peers_of_ours_only_the_first_segment_goes_again_and_late() {
     let mut now = Instant::now();
