@@ -396,6 +396,7 @@ impl Drop for Driver {
         state.newcomers.clear();
         state.tunnel.abort();
         state.drain_events(&mut wakers, |_| {});
+        wakers.append(&mut state.waiters);
         drop(state);
         wakers.wake();
     }

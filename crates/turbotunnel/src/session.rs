@@ -174,15 +174,16 @@ impl Session {
         }
     }
 
-    /// Closes the session in good order: streams are finished, and the call returns when the peer has acknowledged everything. Dropping the
-    /// call does not stop that. What the peer still sends is not waited for.
+    /// Closes the session in good order: streams are finished, and the call returns when the peer has acknowledged everything and the last
+    /// connection is closed. Dropping the call does not stop that. What the peer still sends is not waited for.
     ///
     /// # Errors
     ///
     /// The session ended otherwise before that: [`SessionError::ClosedUnacknowledged`], [`SessionError::GaveUp`] ...
     pub async fn close(&self) -> Result<(), SessionError> {
         self.shared.with(|state| state.tunnel.close(now()));
-        match self.closed().await {
+        let gone = |state: &mut State| state.driver_gone.then(|| state.ended()).flatten();
+        match poll_fn(|cx| self.poll_until(cx, gone)).await {
             SessionError::Closed => Ok(()),
             error => Err(error),
         }

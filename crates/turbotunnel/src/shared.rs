@@ -71,6 +71,10 @@ impl WakeList {
         self.0.extend(waker);
     }
 
+    pub(crate) fn append(&mut self, wakers: &mut Vec<Waker>) {
+        self.0.append(wakers);
+    }
+
     pub(crate) fn wake(&mut self) {
         self.0.drain(..).for_each(Waker::wake);
     }
@@ -145,24 +149,24 @@ impl State {
                 Event::Delivered(id) => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
                         waiters.delivered = true;
-                        wakers.0.append(&mut waiters.finisher);
+                        wakers.append(&mut waiters.finisher);
                     }
                 }
                 Event::Incoming => {
-                    wakers.0.append(&mut self.waiters);
+                    wakers.append(&mut self.waiters);
                     pass_on(event);
                 }
                 Event::CarrierUp { .. } => {
                     self.connected = true;
-                    wakers.0.append(&mut self.waiters);
+                    wakers.append(&mut self.waiters);
                     pass_on(event);
                 }
                 Event::Ended(_) => {
-                    wakers.0.append(&mut self.waiters);
+                    wakers.append(&mut self.waiters);
                     for waiters in self.streams.values_mut() {
                         wakers.push(waiters.reader.take());
                         wakers.push(waiters.writer.take());
-                        wakers.0.append(&mut waiters.finisher);
+                        wakers.append(&mut waiters.finisher);
                     }
                     pass_on(event);
                 }
