@@ -58,3 +58,56 @@ async fn a_cut_after_any_byte_heals_within_milliseconds() {
     assert!(median <= Duration::from_millis(50), "median {median:?}");
     assert!(p99 <= Duration::from_millis(250), "p99 {p99:?}");
 }
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// 24 MB at 8 MB/s in one direction over a path that goes silent in the middle. Returns the longest pause that the reader saw.
+async fn longest_gap(direction: Direction) -> Duration {
+    const LEN: usize = 24_000_000;
+    let listener = Listener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let plan =
+        Plan { bytes: Some(8_000_000), only_first: true, how: How::Stall, rate: Some(8_000_000), ..Plan::default() };
+    let cutter = Lilbastard::bind("127.0.0.1:0", listener.local_addr().expect("it is bound"), plan)
+        .await
+        .expect("loopback has free ports");
+    let mut client = Stream::connect(cutter.local_addr()).await.expect("the cutter accepts");
+    // The first byte tells the server of the stream.
+    client.write_all(b"!").await.expect("the session lives");
+    let (mut server, _) = listener.accept().await.expect("it listens");
+    let _ = server.read_u8().await.expect("the session lives");
+    let (mut from, mut to) = match direction {
+        Direction::Up => (server, client),
+        Direction::Down => (client, server),
+    };
+    let sent: Vec<u8> = (0..LEN).map(|i| (i * 31 % 251) as u8).collect();
+    let expected = sent.clone();
+    let writer = tokio::spawn(async move {
+        to.write_all(&sent).await.expect("the session lives");
+        to.shutdown().await.expect("the session lives");
+        to
+    });
+    let (mut got, mut last, mut longest) = (Vec::new(), Instant::now(), Duration::ZERO);
+    while got.len() < LEN {
+        let n = from.read_buf(&mut got).await.expect("the session lives");
+        assert!(n > 0, "{direction:?}: the end after {} bytes", got.len());
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    assert!(got == expected, "{direction:?}");
+    assert_eq!(cutter.counters().cuts, 1, "{direction:?}: the stall never came");
+    writer.await.expect("it does not panic");
+    longest
+}
+
+/// Nothing arrives any more, nothing fails: noticed and healed within four seconds, whichever way the bytes go.
+#[tokio::test]
+async fn a_stall_in_mid_transfer_costs_at_most_four_seconds() {
+    let (up, down) = tokio::join!(longest_gap(Direction::Up), longest_gap(Direction::Down));
+    println!("longest gap: upload {up:?}, download {down:?}");
+    assert!(up <= Duration::from_secs(4), "upload: {up:?}");
+    assert!(down <= Duration::from_secs(4), "download: {down:?}");
+}
