@@ -34,6 +34,8 @@ pub(crate) struct Received {
     pub acknowledged: bool,
     /// A segment came that extends what was received in order.
     pub data: bool,
+    /// The peer said something that it can only say because it hears us.
+    pub answer: bool,
 }
 
 impl Received {
@@ -169,11 +171,15 @@ impl Engine {
 
     /// Takes in one KCP packet. One that does not parse changes nothing and is only counted.
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<Received>, SessionError> {
-        let before = (self.kcp.una(), self.kcp.rcv_nxt());
+        let before = (self.kcp.una(), self.kcp.rcv_nxt(), answers(self.kcp.stats()));
         if self.kcp.handle_packet(now, packet).is_err() {
             return Ok(None);
         }
-        let received = Received { acknowledged: self.kcp.una() != before.0, data: self.kcp.rcv_nxt() != before.1 };
+        let received = Received {
+            acknowledged: self.kcp.una() != before.0,
+            data: self.kcp.rcv_nxt() != before.1,
+            answer: self.kcp.una() != before.0 || answers(self.kcp.stats()) != before.2,
+        };
         self.pass_up(now)?;
         if received.acknowledged {
             self.deliver_fins();
@@ -334,6 +340,11 @@ impl Engine {
     pub(crate) fn is_done(&self) -> bool {
         self.mux.is_quiet() && self.kcp.all_acknowledged()
     }
+}
+
+/// Segments that answer one of ours.
+fn answers(stats: &kcp::Stats) -> u64 {
+    stats.acks_received + stats.wins_received
 }
 
 pub(crate) enum ReadError {

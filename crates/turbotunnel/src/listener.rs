@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::SessionId;
@@ -36,7 +35,7 @@ use crate::tunnel::{Tunnel, opening_conv};
 
 /// A connection has to say within this time which session it belongs to.
 const STRANGER_LIMIT: Duration = Duration::from_secs(10);
-/// Connections that have not said it yet. More wait in the kernel's queue.
+/// Connections that have not said it yet. One more, and the oldest goes: who speaks at once is not kept out by those who don't.
 const STRANGERS: usize = 1024;
 /// What a stranger may send before it belongs to a session.
 const EARLY_LIMIT: usize = 64 << 10;
@@ -78,7 +77,8 @@ pub struct Listener {
 struct Server {
     config: Config,
     sessions: SessionMap,
-    strangers: Arc<Semaphore>,
+    /// In the order of their arrival; some have meanwhile said where they belong.
+    strangers: Mutex<VecDeque<AbortHandle>>,
     on_event: Option<OnEvent>,
     arrivals: Mutex<Arrivals>,
 }
@@ -121,6 +121,19 @@ impl Server {
             std::mem::take(&mut arrivals.waiters)
         };
         waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Receives a connection in a task of its own.
+    fn welcome(self: &Arc<Self>, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
+        let stranger = tokio::spawn(self.clone().receive(io, from)).abort_handle();
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.push_back(stranger);
+        if strangers.len() > STRANGERS {
+            strangers.retain(|stranger| !stranger.is_finished());
+        }
+        if strangers.len() > STRANGERS {
+            strangers.pop_front().iter().for_each(AbortHandle::abort);
+        }
     }
 
     /// Finds out where a connection belongs, and sees to it until then.
@@ -346,11 +359,7 @@ impl Listener {
     /// Takes a connection that somebody else has accepted: a WebSocket upgrade, the inside of a TLS connection ... The first thing on it has to be the
     /// session id. Must be called within a tokio runtime.
     pub fn attach(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
-        let server = self.server.clone();
-        tokio::spawn(async move {
-            let Ok(_permit) = server.strangers.clone().acquire_owned().await else { return };
-            server.receive(io, from).await;
-        });
+        self.server.welcome(io, from);
     }
 
     /// Sessions that exist, attached or not.
@@ -406,15 +415,10 @@ impl ListenerBuilder {
         let server = listener.server.clone();
         let accepting = tokio::spawn(async move {
             loop {
-                let Ok(permit) = server.strangers.clone().acquire_owned().await else { return };
                 match tcp.accept().await {
                     Ok((stream, from)) => {
                         tcp::configure(&stream);
-                        let server = server.clone();
-                        tokio::spawn(async move {
-                            server.receive(stream, Some(from)).await;
-                            drop(permit);
-                        });
+                        server.welcome(stream, Some(from));
                     }
                     Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 }
@@ -430,7 +434,7 @@ impl ListenerBuilder {
         let server = Server {
             config: self.config,
             sessions: SessionMap::new(remember_for),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            strangers: Mutex::default(),
             on_event: self.on_event,
             arrivals: Mutex::default(),
         };

@@ -345,11 +345,6 @@ impl Path {
         self.last_contact = now;
         let current = self.current();
         if current == Some(id) {
-            if self.silence.is_dead() {
-                // It lives after all.
-                self.next_dial = None;
-                self.get_mut(id).into_iter().for_each(|c| c.deadline = None);
-            }
             self.silence.heard(now);
             return;
         }
@@ -357,6 +352,19 @@ impl Path {
         if candidate && !self.hello_required && current.is_none_or(|current| id > current) {
             self.take_over(now, id);
         }
+    }
+
+    /// What came on `id` shows that the peer hears us there.
+    pub(crate) fn handle_answered(&mut self, now: Instant, id: CarrierId) {
+        if self.current() != Some(id) {
+            return;
+        }
+        if self.silence.is_dead() {
+            // It lives after all.
+            self.next_dial = None;
+            self.get_mut(id).into_iter().for_each(|c| c.deadline = None);
+        }
+        self.silence.answered(now);
     }
 
     /// Something was acknowledged, or new data came.

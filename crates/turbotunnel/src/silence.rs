@@ -3,13 +3,18 @@
 //! A blackholed connection reports no error. It is noticed by asking when an answer is owed:
 //!
 //! ```text
-//! something is in flight         ask after 1 s without a packet
+//! something is in flight         ask after 1 s without an answer
 //! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s
 //! nothing of that                ask after half the time to live
 //! asked, no packet at all        dead after max(1 s, 4 srtt)
+//! asked, packets but no answer   dead after twice as long
 //! ```
 //!
-//! Towards a Go program all but the third are twice as long: its answers may have been dropped. An idle session is not asked.
+//! An answer is what the peer can send only because it hears us: an acknowledgement, a PONG, a WINS. Other packets show that one
+//! direction lives; ours may be dead all the same, or the answer wait behind bulk data.
+//!
+//! Towards a Go program all but the third are twice as long, and it is asked again every second meanwhile: its answers may have been
+//! dropped, or gone to a carrier that it does not know to be dead. An idle session is not asked.
 
 use std::time::{Duration, Instant};
 
@@ -39,12 +44,16 @@ pub(crate) struct Owed {
 #[derive(Clone, Debug)]
 pub(crate) struct Silence {
     heard: Instant,
+    answered: Instant,
     in_flight_since: Option<Instant>,
     expecting: bool,
     /// Last data or last question about it.
     asked_for_data: Instant,
     interval: Duration,
+    /// First question without an answer.
     probed: Option<Instant>,
+    /// Last question.
+    asked: Instant,
     dead: bool,
     /// 1, or 2 towards a Go program.
     pub(crate) factor: u32,
@@ -56,11 +65,13 @@ impl Silence {
     pub(crate) fn new(now: Instant, time_to_live: Duration) -> Self {
         Self {
             heard: now,
+            answered: now,
             in_flight_since: None,
             expecting: false,
             asked_for_data: now,
             interval: PATIENCE,
             probed: None,
+            asked: now,
             dead: false,
             factor: 1,
             srtt: None,
@@ -72,6 +83,7 @@ impl Silence {
     pub(crate) fn restart(&mut self, now: Instant) {
         self.in_flight_since = self.in_flight_since.map(|_| now);
         self.heard(now);
+        self.answered(now);
         self.data(now);
     }
 
@@ -87,6 +99,11 @@ impl Silence {
     /// Any packet.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
+    }
+
+    /// A packet that the peer sent because it had heard from us.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        self.answered = now;
         self.probed = None;
         self.dead = false;
     }
@@ -107,9 +124,13 @@ impl Silence {
         }
         if let Some(probed) = self.probed {
             let round_trips = self.srtt.map_or(PATIENCE, |srtt| srtt * 4);
-            return Some((probed + PATIENCE.max(round_trips) * self.factor, Verdict::Dead));
+            let patience = PATIENCE.max(round_trips) * self.factor;
+            let heard_since = self.heard > probed;
+            let dead = probed + if heard_since { patience * 2 } else { patience };
+            let again = self.asked + PATIENCE;
+            return Some(if self.factor > 1 && again < dead { (again, Verdict::Probe) } else { (dead, Verdict::Dead) });
         }
-        let in_flight = self.in_flight_since.map(|since| since.max(self.heard) + PATIENCE * self.factor);
+        let in_flight = self.in_flight_since.map(|since| since.max(self.answered) + PATIENCE * self.factor);
         let data = (self.expecting && self.interval <= LONGEST_INTERVAL).then(|| self.asked_for_data + self.interval);
         let idle = self.heard + self.time_to_live / 2;
         let first = in_flight.into_iter().chain(data).fold(idle, Instant::min);
@@ -128,7 +149,8 @@ impl Silence {
         }
         match verdict {
             Verdict::Probe => {
-                self.probed = Some(now);
+                self.probed.get_or_insert(now);
+                self.asked = now;
                 if now >= self.asked_for_data + self.interval {
                     self.asked_for_data = now;
                     self.interval *= 2;
@@ -163,6 +185,7 @@ mod tests {
                     probes.push((at - start).as_secs());
                     if answered {
                         silence.heard(at);
+                        silence.answered(at);
                     }
                 }
                 Some(Verdict::Dead) => return (probes, Some((at - start).as_secs())),
@@ -181,11 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn towards_go_peers_everything_takes_twice_as_long() {
+    fn towards_go_peers_everything_takes_twice_as_long_and_is_asked_again() {
         let (start, mut silence) = start();
         silence.factor = 2;
         silence.owed(start, Owed { in_flight: true, expecting: false });
-        assert_eq!(run(&mut silence, start, secs(60), false), (vec![2], Some(4)));
+        assert_eq!(run(&mut silence, start, secs(60), false), (vec![2, 3], Some(4)));
     }
 
     #[test]
@@ -213,12 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn any_packet_is_a_sign_of_life() {
+    fn an_answer_is_a_sign_of_life() {
         let (start, mut silence) = start();
         silence.owed(start, Owed { in_flight: true, expecting: true });
         assert_eq!(silence.handle_timeout(start + secs(1)), Some(Verdict::Probe));
-        silence.heard(start + secs(2) - Duration::from_millis(1));
+        silence.answered(start + secs(2) - Duration::from_millis(1));
         assert_eq!(silence.handle_timeout(start + secs(2)), None);
         assert!(!silence.is_dead());
+    }
+
+    #[test]
+    fn packets_without_an_answer_show_that_only_one_direction_lives() {
+        let (start, mut silence) = start();
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(silence.handle_timeout(start + secs(1)), Some(Verdict::Probe));
+        for tenths in 11..30 {
+            let now = start + Duration::from_millis(100 * tenths);
+            silence.heard(now);
+            assert_eq!(silence.handle_timeout(now), None);
+        }
+        assert_eq!(silence.handle_timeout(start + secs(3)), Some(Verdict::Dead));
     }
 }

@@ -244,6 +244,9 @@ impl Tunnel {
         match self.engine.handle_packet(now, packet) {
             Ok(Some(received)) => {
                 self.engine_heard(now, id);
+                if received.answer {
+                    self.path.handle_answered(now, id);
+                }
                 if received.progress() {
                     self.path.handle_progress(now, id);
                 }
@@ -336,6 +339,7 @@ impl Tunnel {
                 if self.is_forgotten(now, id, Some(una)) {
                     return false;
                 }
+                self.path.handle_answered(now, id);
                 if let Some((_, asked)) = self.ping.take_if(|(asked, _)| *asked == nonce) {
                     self.engine.handle_rtt(now.saturating_duration_since(asked));
                 }
@@ -349,6 +353,7 @@ impl Tunnel {
     /// The peer said beside KCP what it has.
     fn learn(&mut self, now: Instant, id: CarrierId, una: Sn) {
         if self.engine.handle_una(now, una) {
+            self.path.handle_answered(now, id);
             self.path.handle_progress(now, id);
         }
         self.note_heard(now, id);

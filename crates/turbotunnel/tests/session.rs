@@ -287,3 +287,23 @@ async fn sessions_can_be_accepted_whole() {
     out.read_to_string(&mut back).await.unwrap();
     assert_eq!(back, "hello");
 }
+
+/// Thousands of connections that say nothing do not keep out one that does, and they are gone after ten seconds.
+#[tokio::test(start_paused = true)]
+async fn silent_strangers_keep_nobody_out() {
+    let listener = echo_server(Config::default());
+    let mut strangers = Vec::new();
+    for _ in 0..3000 {
+        let (ours, theirs) = tokio::io::duplex(64);
+        listener.attach(theirs, None);
+        strangers.push(ours);
+    }
+    let began = tokio::time::Instant::now();
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    assert!(echoed(session.open().await.unwrap(), b"hello").await == b"hello");
+    assert!(began.elapsed() < Duration::from_secs(1), "kept out for {:?}", began.elapsed());
+    for stranger in &mut strangers {
+        assert_eq!(stranger.read(&mut [0]).await.unwrap(), 0, "closed in order, without a word");
+    }
+    assert!(began.elapsed() <= Duration::from_secs(10));
+}
