@@ -305,13 +305,11 @@ impl Mux {
     }
 
     /// Sends a NOP whenever nothing was sent for `interval` (at least a millisecond). `None`: never, as long as there is
-    /// nobody to send it to.
+    /// nobody to send it to. The time counts from the last frame sent, also across such pauses: a session whose
+    /// connections are all short would never say that it lives.
     pub fn set_keepalive(&mut self, now: Instant, interval: Option<Duration>) {
-        if self.keepalive.is_none() {
-            self.output.last_sent = now;
-        }
         self.keepalive = interval.map(|interval| interval.max(Duration::from_millis(1)));
-        self.output.nop_due &= interval.is_some();
+        self.output.nop_due = self.keepalive.is_some_and(|interval| self.output.last_sent + interval <= now);
         if interval.is_none() {
             self.trim();
         }

@@ -655,10 +655,17 @@ fn keepalive_is_a_deadline_after_silence() {
     pair.client.set_keepalive(pair.now, None);
     assert_eq!(sent(&mut pair.client, pair.now), []);
     assert_eq!(pair.client.poll_timeout(), None);
-    // Somebody is there again: silence counts from now.
+    // Somebody is there again, for a moment each time. The peer heard nothing meanwhile, so it is told at once.
     pair.client.set_keepalive(pair.now, Some(ms(10_000)));
+    assert_eq!(sent(&mut pair.client, pair.now), [(Nop, 0, 0)]);
+    for _ in 0..3 {
+        pair.wait(ms(4_000));
+        pair.client.set_keepalive(pair.now, None);
+        pair.client.set_keepalive(pair.now, Some(ms(10_000)));
+    }
+    assert_eq!(sent(&mut pair.client, pair.now), [(Nop, 0, 0)], "12 s after the last");
     assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(10_000)));
-    assert_eq!(pair.client.stats().keepalives_sent, 1);
+    assert_eq!(pair.client.stats().keepalives_sent, 3);
     pair.server.handle_bytes(pair.now, &frame(Nop, 0, b"")).expect("a NOP");
     assert_eq!(sent(&mut pair.server, pair.now), [], "not answered");
 }
