@@ -125,7 +125,7 @@ impl App {
         self.streams.iter().map(|stream| stream.out.done).sum()
     }
 
-    /// The end of stream number `index` (in the order in which they were added) was acknowledged.
+    /// The end of stream number `index` (in the order in which they start) was acknowledged.
     #[must_use]
     pub fn delivered(&self, index: usize) -> bool {
         self.streams[index].delivered
@@ -244,7 +244,8 @@ impl AppStream {
             let pace = self.traffic.pace.map_or(PIECE as u64, |pace| pace.bytes).min(PIECE as u64);
             let len = (self.may_write(side) - self.out.done).min(pace);
             if len == 0 {
-                if self.may_finish() && (streams.half_closes() || self.inn.done == self.inn.total) {
+                let half_close = streams.half_closes() && !self.traffic.finishes_last;
+                if self.may_finish() && (half_close || self.inn.done == self.inn.total) {
                     self.out.ended = true;
                     busy = true;
                     if let Err(why) = streams.finish(now, id) {

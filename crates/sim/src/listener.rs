@@ -126,6 +126,7 @@ impl Node for Listener {
     }
 
     fn turn(&mut self, now: Instant, net: &mut Network) -> bool {
+        let before = self.strangers.len();
         self.strangers.retain(|stranger| {
             let late = now >= stranger.deadline;
             if late {
@@ -133,7 +134,8 @@ impl Node for Listener {
             }
             !late
         });
-        self.session.as_mut().is_some_and(|session| session.turn(now, &mut self.app, net))
+        let busy = self.strangers.len() < before;
+        busy | self.session.as_mut().is_some_and(|session| session.turn(now, &mut self.app, net))
     }
 
     fn wake_at(&self, now: Instant) -> Option<Instant> {

@@ -50,6 +50,8 @@ pub struct Sim {
     ends: Option<Ends>,
     intruders: Vec<Intruder>,
     rounds: u32,
+    /// Up and down: bytes received by when, and the longest time in which nothing was.
+    pauses: [(u64, Duration, Duration); 2],
 }
 
 struct Ends {
@@ -86,6 +88,7 @@ impl Sim {
             ends: None,
             intruders: Vec::new(),
             rounds: 0,
+            pauses: [(0, Duration::ZERO, Duration::ZERO); 2],
         }
     }
 
@@ -211,7 +214,9 @@ impl Sim {
     }
 
     fn make_ends(&mut self) -> Ends {
-        let (start, session, traffic) = (self.start, self.seed, self.traffic.clone());
+        let (start, session, mut traffic) = (self.start, self.seed, self.traffic.clone());
+        // Streams are numbered as they are opened.
+        traffic.sort_by_key(|traffic| traffic.starts_at);
         let app = move |side| {
             let mut app = App::new(start, side, session);
             traffic.iter().for_each(|traffic| app.add(traffic));
@@ -325,6 +330,19 @@ impl Sim {
         ends.client.check(now, &mut self.net);
         ends.server.check(now, &mut self.net);
         self.check_memory();
+        self.note_pauses();
+    }
+
+    fn note_pauses(&mut self) {
+        let received = [self.server_app().received(), self.client_app().received()];
+        let at = self.elapsed();
+        for ((bytes, since, longest), received) in self.pauses.iter_mut().zip(received) {
+            if received != *bytes {
+                *longest = (*longest).max(at - *since);
+                *bytes = received;
+                *since = at;
+            }
+        }
     }
 
     /// What was written and not read is somewhere. Nobody may hold more than its limits allow.
@@ -411,6 +429,12 @@ impl Sim {
         self.client_app().is_done() && self.server_app().is_done()
     }
 
+    /// Some time has passed: there are ends to look at.
+    #[must_use]
+    pub fn started(&self) -> bool {
+        self.ends.is_some()
+    }
+
     fn made(&self) -> &Ends {
         self.ends.as_ref().expect("the simulation runs")
     }
@@ -476,6 +500,12 @@ impl Sim {
     #[must_use]
     pub fn seen(&self) -> &[Seen] {
         self.net.tap.as_deref().expect("the simulation is tapped")
+    }
+
+    /// The longest time between two bytes that arrived at the application which data that goes `way` is for.
+    #[must_use]
+    pub fn longest_pause(&self, way: Way) -> Duration {
+        self.pauses[usize::from(way == Way::Down)].2
     }
 
     /// Dials so far.

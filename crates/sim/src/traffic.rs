@@ -54,6 +54,8 @@ pub struct Traffic {
     pub(crate) client_reads: Reading,
     pub(crate) server_reads: Reading,
     pub(crate) finishes: bool,
+    /// Not before everything was read.
+    pub(crate) finishes_last: bool,
     pub(crate) starts_at: Duration,
 }
 
@@ -70,6 +72,7 @@ impl Traffic {
             client_reads: Reading::Prompt,
             server_reads: Reading::Prompt,
             finishes: true,
+            finishes_last: false,
             starts_at: Duration::ZERO,
         }
     }
@@ -120,6 +123,12 @@ impl Traffic {
     #[must_use]
     pub fn stays_open(self) -> Self {
         Self { finishes: false, ..self }
+    }
+
+    /// Each end finishes only when it has read everything.
+    #[must_use]
+    pub fn finishes_last(self) -> Self {
+        Self { finishes_last: true, ..self }
     }
 
     /// It begins so long after the start.

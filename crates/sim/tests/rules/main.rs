@@ -1,0 +1,3 @@
+//! Every rule of the path, as a promise that a simulated session keeps. One file per chapter, one test per rule.
+
+mod silence;
