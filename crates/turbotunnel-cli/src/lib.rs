@@ -11,5 +11,6 @@ pub mod failure;
 pub mod lilbastard;
 pub mod log;
 mod random;
+mod signals;
 pub mod stdio;
 pub mod text;

@@ -2,6 +2,7 @@
 
 mod common;
 
+#[cfg(unix)]
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
@@ -255,4 +256,26 @@ fn a_server_that_is_asked_to_end_lets_streams_end_first() {
     drop(stdin);
     assert_eq!(wait(&mut child).code(), Some(0));
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// SIGHUP: a new carrier now, nothing is lost.
+#[cfg(unix)]
+#[test]
+fn a_hangup_signal_redials() {
+    let (server, address) = echo_server();
+    let mut child =
+        client(&address).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let back = lines(child.stdout.take().unwrap());
+    let log = lines(child.stderr.take().unwrap());
+    stdin.write_all(b"hello\n").unwrap();
+    assert_eq!(back.recv_timeout(PATIENCE).unwrap(), "hello");
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "HUP", &id]).status().unwrap().success());
+    assert!(log.iter().any(|line| line.contains(" carrier 2 up, resumed after ")));
+    stdin.write_all(b"still here\n").unwrap();
+    assert_eq!(back.recv_timeout(PATIENCE).unwrap(), "still here");
+    drop(stdin);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    server.line("carrier 2, gap ");
 }

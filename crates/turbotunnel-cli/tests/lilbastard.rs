@@ -216,16 +216,19 @@ async fn half_ends_one_direction_and_leaves_the_other() {
 #[tokio::test]
 async fn during_an_outage_connections_are_refused_and_afterwards_not() {
     let outage = Duration::from_millis(150);
-    let p = pair(Plan { cut_after_up: Some(0), only_first: true, outage, ..Plan::default() }).await;
+    let p = pair(Plan { cut_after_up: Some(0), how: How::Rst, only_first: true, outage, ..Plan::default() }).await;
     let (_, end) = read_all(p.client).await;
-    assert_eq!(end, None);
+    assert_eq!(end, Some(io::ErrorKind::ConnectionReset));
     let cut = Instant::now();
     let addr = p.cutter.local_addr();
     let refused = TcpStream::connect(addr).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    // Nobody else gets the port meanwhile.
+    // Nobody else gets the port meanwhile (who asks for exactly this one, and to share it, could).
     #[cfg(target_os = "linux")]
-    assert_ne!(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap(), addr);
+    {
+        let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        assert_eq!(other.bind(&addr.into()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
     let back = soon("the end of the outage", async {
         loop {
             match TcpStream::connect(addr).await {
@@ -240,6 +243,28 @@ async fn during_an_outage_connections_are_refused_and_afterwards_not() {
     assert!(cut.elapsed() > outage / 2, "refused for {:?} only", cut.elapsed());
     let (server, _) = soon("accept", p.listener.accept()).await.unwrap();
     drop((back, server));
+}
+
+/// Who notices the cut at once, on another core, is refused all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_slips_in_between_the_cut_and_the_outage() {
+    for _ in 0..50 {
+        let outage = Duration::from_secs(10);
+        let p = pair(Plan { how: How::Rst, outage, ..Plan::default() }).await;
+        soon("up", p.cutter.wait_for(|c| c.live == 1)).await;
+        let addr = p.cutter.local_addr();
+        let dialling = tokio::task::spawn_blocking(move || {
+            let mut client = p.client.into_std().unwrap();
+            client.set_nonblocking(false).unwrap();
+            let cut = io::Read::read(&mut client, &mut [0]).unwrap_err().kind();
+            (cut, std::net::TcpStream::connect(addr).map_err(|e| e.kind()).is_ok())
+        });
+        p.cutter.cut_now(How::Rst);
+        let (cut, connected) = soon("cut", dialling).await.unwrap();
+        assert_eq!(cut, io::ErrorKind::ConnectionReset);
+        assert!(!connected, "connected during an outage");
+        drop(p.server);
+    }
 }
 
 #[tokio::test]

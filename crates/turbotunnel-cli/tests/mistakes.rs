@@ -5,7 +5,9 @@ mod common;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use common::{Running, echo_server, run, text, turbotunnel};
+#[cfg(unix)]
+use common::Running;
+use common::{echo_server, run, text, turbotunnel};
 
 /// Exit code and what was said.
 fn says(args: &str) -> (i32, String) {

@@ -5,7 +5,6 @@
 //! byte is not accounted for, it does not end with 0.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::address;
 use crate::args::EchoClientArgs;
 use crate::failure::{Exit, Failure, plain, reason};
 use crate::log::{Level, Log};
+use crate::signals::{Signal, Signals};
 use crate::stdio;
 use crate::text;
 
@@ -31,6 +31,7 @@ const REMIND: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
     let server = address::server(&args.server)?;
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Hangup])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     config.keepalive = args.keepalive.0;
@@ -42,7 +43,7 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
         .connect_tcp(&server);
     let session = tokio::select! {
         session = connecting => session.map_err(|e| super::session_failure(&e, &server, None))?,
-        () = super::interrupt() => return Err(Failure::interrupted()),
+        () = signals.interrupted() => return Err(Failure::interrupted()),
     };
     let id = session.id();
     log.info(format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(began.elapsed())));
@@ -50,29 +51,22 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     let progress = Progress::default();
     let result = tokio::select! {
         result = carry(&session, &server, &progress) => result,
-        never = redial_on_hangup(&session) => match never {},
-        () = super::interrupt() => Err(Failure::interrupted()),
+        () = obey(&mut signals, &session) => Err(Failure::interrupted()),
     };
     // Every byte is where it belongs, or known to be missing; what is left is politeness towards the server.
     let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
     let _ = tokio::time::timeout(patience, session.close()).await;
-    // The session's task sends its goodbye in the turn after it has woken us.
-    for _ in 0..4 {
-        tokio::task::yield_now().await;
-    }
     result
 }
 
-/// SIGHUP: the user, or a script that knows of a new network, wants a new carrier now.
-async fn redial_on_hangup(session: &Session) -> Infallible {
-    #[cfg(unix)]
-    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
-        while signal.recv().await.is_some() {
-            session.redial();
+/// SIGHUP: the user, or a script that knows of a new network, wants a new carrier now. Returns at Ctrl-C.
+async fn obey(signals: &mut Signals, session: &Session) {
+    loop {
+        match signals.next().await {
+            Signal::Hangup => session.redial(),
+            Signal::Interrupt | Signal::Terminate => return,
         }
     }
-    let _ = session;
-    std::future::pending().await
 }
 
 /// What has been taken from stdin and what has come back.

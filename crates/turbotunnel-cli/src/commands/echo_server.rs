@@ -16,6 +16,7 @@ use crate::address;
 use crate::args::EchoServerArgs;
 use crate::failure::Failure;
 use crate::log::{Level, Log};
+use crate::signals::{Signal, Signals};
 use crate::text;
 
 const SCRATCH: usize = 64 << 10;
@@ -26,6 +27,7 @@ thread_local! {
 }
 
 pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     let streams = watch::Sender::new(0_usize);
@@ -42,7 +44,7 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
         }
         accepting.spawn(accept(listener.clone(), streams.clone(), log.clone()));
     }
-    super::wait_for_signals().await?;
+    signals.end().await?;
 
     // No new streams, but the carriers of the old ones may come and go.
     accepting.abort_all();
@@ -58,8 +60,10 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     tokio::select! {
         _ = open.wait_for(|&open| open == 0) => {}
         () = tokio::time::sleep(args.drain) => log.info(format_args!("ended, {} cut", text::count(*streams.borrow() as u64, "stream"))),
-        () = super::terminate() => log.info(format_args!("ended at once, {} cut", text::count(*streams.borrow() as u64, "stream"))),
-        () = super::interrupt() => return Err(Failure::interrupted()),
+        again = signals.end() => {
+            again?;
+            log.info(format_args!("ended at once, {} cut", text::count(*streams.borrow() as u64, "stream")));
+        }
     }
     Ok(())
 }

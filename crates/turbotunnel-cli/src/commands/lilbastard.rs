@@ -9,6 +9,7 @@ use crate::args::LilbastardArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::lilbastard::{Event, How, Lilbastard, Plan};
 use crate::log::Log;
+use crate::signals::{Signal, Signals};
 use crate::text;
 
 /// How long an address is tried before it counts as silent, when looking for a likely mistake.
@@ -23,6 +24,7 @@ pub(super) async fn run(args: &LilbastardArgs, log: &Log) -> Result<(), Failure>
     let to = address::server(upstream)?;
     let at = address::listen(listen)?;
     let plan = plan(args)?;
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
     let cutter = bind(&at, &to, &plan, log).await.map_err(|(addr, error)| {
         let failure = Failure::cannot_listen(&addr, &error);
         match swapped(args, &to, &addr, &error) {
@@ -31,7 +33,7 @@ pub(super) async fn run(args: &LilbastardArgs, log: &Log) -> Result<(), Failure>
         }
     })?;
     log.info(format_args!("listening on {}, passing to {to}, {}", cutter.local_addr(), describe(&plan)));
-    super::wait_for_signals().await
+    signals.end().await
 }
 
 async fn bind(at: &[String], to: &str, plan: &Plan, log: &Log) -> Result<Lilbastard, (String, io::Error)> {

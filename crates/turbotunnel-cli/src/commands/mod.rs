@@ -93,28 +93,3 @@ fn random_seed() -> Result<u64, Failure> {
     // 32 bits are enough, and easier to type again.
     Ok(u64::from_le_bytes(bytes) >> 32)
 }
-
-/// Ends well at SIGTERM, and with 130 at Ctrl-C.
-async fn wait_for_signals() -> Result<(), Failure> {
-    tokio::select! {
-        () = interrupt() => Err(Failure::interrupted()),
-        () = terminate() => Ok(()),
-    }
-}
-
-/// Ctrl-C. Never returns where signals cannot be caught: then it ends the program by itself.
-pub(crate) async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// SIGTERM. Never returns on systems without it.
-async fn terminate() {
-    #[cfg(unix)]
-    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        signal.recv().await;
-        return;
-    }
-    std::future::pending::<()>().await;
-}

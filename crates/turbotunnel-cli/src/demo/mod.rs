@@ -29,6 +29,7 @@ use crate::failure::{Exit, Failure, reason};
 use crate::lilbastard::{self, How, Lilbastard, Plan};
 use crate::log::Log;
 use crate::random::SplitMix64;
+use crate::signals::{Signal, Signals};
 use crate::{stdio, text};
 use picture::Screen;
 use story::Book;
@@ -73,6 +74,7 @@ pub(crate) async fn run(args: &DemoArgs, log: &Log, random_seed: u64) -> Result<
         seed,
         ..Plan::default()
     };
+    let mut signals = Signals::catch(&[Signal::Interrupt])?;
     let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     let mut screen = Screen::new(stdio::stdout().map_err(|e| cannot_show(&e))?, live);
     screen.begin(&load, &plan).await.map_err(|e| cannot_show(&e))?;
@@ -88,7 +90,7 @@ pub(crate) async fn run(args: &DemoArgs, log: &Log, random_seed: u64) -> Result<
         error = show(&mut screen, &book) => {
             return Err(cannot_show(&error));
         }
-        () = crate::commands::interrupt() => {
+        () = signals.interrupted() => {
             screen.leave().await;
             return Err(Failure::interrupted());
         }
@@ -274,7 +276,8 @@ async fn send(load: Load, mut to: impl AsyncWrite + Unpin, mut on_bytes: impl Fn
 /// When so many bytes may have been sent, on the grid of the ticks.
 fn due(load: Load, began: Instant, sent: u64) -> Instant {
     let at = load.time.mul_f64(sent as f64 / load.size as f64);
-    began + TICK * (at.as_micros() / TICK.as_micros()) as u32
+    // 2^32 ticks are 248 days.
+    began + TICK * u32::try_from(at.as_micros() / TICK.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Receives until the end, and gives the number of bytes.
