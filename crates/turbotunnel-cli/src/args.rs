@@ -36,10 +36,10 @@ impl Cli {
 #[derive(Args, Debug)]
 struct Verbosity {
     /// Tell more, with full addresses
-    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900, conflicts_with = "quiet")]
     verbose: u8,
     /// Tell errors only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
 }
 
@@ -94,6 +94,8 @@ pub struct Setting(pub Option<Duration>);
 
 /// `lilbastard`
 #[derive(Args, Debug)]
+#[command(override_usage = "turbotunnel lilbastard [OPTIONS] UPSTREAM LISTEN\n       \
+    turbotunnel lilbastard [OPTIONS] --upstream UPSTREAM --listen LISTEN")]
 #[command(after_help = "The order of the two addresses is that of the program it is named after:\n  \
     turbotunnel lilbastard -w 20 127.0.0.1:7000 127.0.0.1:8000\n\
     passes what comes to 127.0.0.1:8000 on to 127.0.0.1:7000 and cuts each connection after 20 seconds.")]
