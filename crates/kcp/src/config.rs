@@ -95,4 +95,7 @@ pub enum Resume {
     /// Without it a path whose carriers all die before an acknowledgement comes home makes no progress at all: each would
     /// be filled with what the peer has had long ago.
     AfterUna,
+    /// The same, but the first unacknowledged segment goes out before. For a peer that was never heard: it may know nothing
+    /// of the conversation until that segment comes, and would not answer.
+    AfterFirst,
 }

@@ -25,6 +25,8 @@ pub struct Kcp {
     now: Instant,
     suspended: bool,
     learning: bool,
+    /// While learning: one segment may go out all the same.
+    first_may_go: bool,
     wask_due: bool,
     sender: Sender,
     receiver: Receiver,
@@ -51,6 +53,7 @@ impl Kcp {
             now,
             suspended: false,
             learning: false,
+            first_may_go: false,
             wask_due: false,
             sender: Sender::new(now, &config),
             receiver: Receiver::new(&config),
@@ -196,7 +199,7 @@ impl Kcp {
             Segment { cmd: Command::Wins, ..header }.encode(out);
             self.stats.wins_sent += 1;
         }
-        if !self.learning {
+        if !self.learning || self.first_may_go {
             let ts = self.ts();
             while let Some(index) = self.sender.due()
                 && out.len() + HEADER_LEN + self.sender.payload(index).len() <= end
@@ -204,6 +207,9 @@ impl Kcp {
                 let sn = self.sender.on_sent(self.now, ts, index, &mut self.stats);
                 let payload = self.sender.payload(index);
                 Segment { cmd: Command::Push, ts, sn, payload, ..header }.encode(out);
+                if std::mem::take(&mut self.first_may_go) && self.learning {
+                    break;
+                }
             }
         }
         if out.len() == start {
@@ -227,7 +233,7 @@ impl Kcp {
     }
 
     fn has_more_than_acks(&self) -> bool {
-        self.wask_due || self.receiver.wins_due() || (!self.learning && self.sender.is_due())
+        self.wask_due || self.receiver.wins_due() || ((!self.learning || self.first_may_go) && self.sender.is_due())
     }
 
     // Sending.
@@ -302,7 +308,8 @@ impl Kcp {
         self.advance(now);
         self.suspended = false;
         let in_flight = self.sender.resume(self.now);
-        self.learning = in_flight && how == Resume::AfterUna;
+        self.learning = in_flight && how != Resume::Now;
+        self.first_may_go = self.learning && how == Resume::AfterFirst;
         self.receiver.resume();
         // The answer to a question, or the window update itself, may have died with the old carrier.
         self.wask_due |= self.sender.is_blocked_by_peer();

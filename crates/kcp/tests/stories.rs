@@ -443,6 +443,23 @@ fn learning_comes_before_sending_again() {
 }
 
 #[test]
+fn a_peer_that_was_never_heard_gets_one_segment_to_answer() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(10 * MSS));
+    said(&mut kcp, now);
+    kcp.suspend();
+    now += ms(500);
+    kcp.resume(now, Resume::AfterFirst);
+    assert!(kcp.is_learning() && kcp.wants_transmit(now));
+    assert_eq!(said(&mut kcp, now).iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(), [(Command::Push, 0)]);
+    assert!(!kcp.wants_transmit(now));
+    kcp.handle_packet(now, &segment(Command::Ack, 0, 1, b"")).expect("well formed");
+    assert!(!kcp.is_learning());
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_question_that_got_lost_while_learning_is_asked_again() {
     let mut now = Instant::now();
     let mut kcp = Kcp::new(now, CONV, config());
