@@ -7,7 +7,7 @@
 //! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s
 //! nothing of that                ask after half the time to live
 //! asked, no packet at all        dead after max(1 s, 4 srtt)
-//! asked, packets but no answer   dead after twice as long
+//! asked, packets but no answer   dead after max(2.5 s, 4 srtt)
 //! ```
 //!
 //! An answer is what the peer can send only because it hears us: an acknowledgement, a PONG, a WINS. Other packets show that one
@@ -19,6 +19,9 @@
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same while packets come: the answer may wait behind them.
+const ONE_WAY_PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Beyond this interval the question whether inbound data will go on is left to the keepalive.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(25);
@@ -124,9 +127,8 @@ impl Silence {
         }
         if let Some(probed) = self.probed {
             let round_trips = self.srtt.map_or(PATIENCE, |srtt| srtt * 4);
-            let patience = PATIENCE.max(round_trips) * self.factor;
-            let heard_since = self.heard > probed;
-            let dead = probed + if heard_since { patience * 2 } else { patience };
+            let patience = if self.heard > probed { ONE_WAY_PATIENCE } else { PATIENCE }.max(round_trips);
+            let dead = probed + patience * self.factor;
             let again = self.asked + PATIENCE;
             return Some(if self.factor > 1 && again < dead { (again, Verdict::Probe) } else { (dead, Verdict::Dead) });
         }
@@ -250,11 +252,11 @@ mod tests {
         let (start, mut silence) = start();
         silence.owed(start, Owed { in_flight: true, expecting: true });
         assert_eq!(silence.handle_timeout(start + secs(1)), Some(Verdict::Probe));
-        for tenths in 11..30 {
+        for tenths in 11..35 {
             let now = start + Duration::from_millis(100 * tenths);
             silence.heard(now);
             assert_eq!(silence.handle_timeout(now), None);
         }
-        assert_eq!(silence.handle_timeout(start + secs(3)), Some(Verdict::Dead));
+        assert_eq!(silence.handle_timeout(start + Duration::from_millis(3_500)), Some(Verdict::Dead));
     }
 }

@@ -555,6 +555,8 @@ impl Tunnel {
         let how = match self.engine.peer() {
             // Both sides tell each other what they have, in HELLO: the client first.
             PeerKind::Ours if self.path.is_client() => Resume::AfterUna,
+            // Nobody has answered yet. Whoever it is, it knows nothing of the session before its first segment.
+            PeerKind::Unknown if self.path.is_client() && bulk_may_be_lost => Resume::AfterFirst,
             PeerKind::Ours | PeerKind::Unknown => Resume::Now,
             // A Go program tells when it is asked. While carriers die before any answer nothing bulky goes out first.
             PeerKind::Go if bulk_may_be_lost => Resume::AfterUna,
@@ -774,12 +776,13 @@ fn una_of(packet: &[u8]) -> Option<Sn> {
     Some(Sn::new(u32::from_le_bytes(*una)))
 }
 
-/// The conv of a packet that may open a session: its first segment is a PUSH numbered `first_sn`. Everything else from an unknown session is
-/// somebody who has missed its end.
+/// The conv of a packet that may open a session: it has a PUSH numbered `first_sn`, maybe behind a question for the window. Everything else
+/// from an unknown session is somebody who has missed its end.
 #[must_use]
 pub fn opening_conv(packet: &[u8], first_sn: u32) -> Option<u32> {
-    let segment = kcp::segments(packet).ok()?.next()?;
-    (segment.cmd == kcp::wire::Command::Push && segment.sn.value() == first_sn && !segment.payload.is_empty())
-        .then(|| kcp::conv_of(packet))
-        .flatten()
+    let mut segments = kcp::segments(packet).ok()?;
+    let opens = segments.any(|segment| {
+        segment.cmd == kcp::wire::Command::Push && segment.sn.value() == first_sn && !segment.payload.is_empty()
+    });
+    if opens { kcp::conv_of(packet) } else { None }
 }
