@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use turbotunnel::control::Control;
 use turbotunnel::encapsulation::HEADER_LEN;
 
 use crate::fault::{Counts, Dial, Fault, How, When};
@@ -36,7 +37,7 @@ pub(crate) enum News {
 }
 
 /// A packet as it was handed to a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Virtual time since the start.
     pub at: Duration,
@@ -46,6 +47,24 @@ pub struct Seen {
     pub way: Way,
     /// Its bytes.
     pub packet: Vec<u8>,
+}
+
+impl Seen {
+    /// The control packet that it is, if it is one.
+    #[must_use]
+    pub fn control(&self) -> Option<Control> {
+        Control::decode(&self.packet)
+    }
+
+    /// Its KCP segments; none if it is a control packet.
+    pub fn segments(&self) -> impl Iterator<Item = kcp::Segment<'_>> {
+        kcp::segments(&self.packet).into_iter().flatten()
+    }
+
+    /// Its data segments.
+    pub fn pushes(&self) -> impl Iterator<Item = kcp::Segment<'_>> {
+        self.segments().filter(|segment| segment.cmd == kcp::wire::Command::Push)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +121,8 @@ pub(crate) struct Network {
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
     pub(crate) tap: Option<Vec<Seen>>,
+    /// So many packets are dropped next, up and down.
+    pub(crate) to_lose: [u32; 2],
     news: Vec<(WireId, Side, News)>,
 }
 
@@ -119,6 +140,7 @@ impl Network {
             trace: Trace::new(start),
             counts: Counts::default(),
             tap: None,
+            to_lose: [0; 2],
             news: Vec::new(),
         }
     }
@@ -165,7 +187,12 @@ impl Network {
         let mut framed = Vec::with_capacity(HEADER_LEN + packet.len());
         framed.extend_from_slice(&u16::try_from(packet.len()).expect("packets are short").to_be_bytes());
         framed.extend_from_slice(packet);
-        self.write(now, id, side, &framed);
+        let to_lose = &mut self.to_lose[usize::from(outward(side) == Way::Down)];
+        if *to_lose > 0 {
+            *to_lose -= 1;
+        } else {
+            self.write(now, id, side, &framed);
+        }
         if let Some(tap) = &mut self.tap {
             let carrier = id as u32 + 1;
             tap.push(Seen { at: now - self.start, carrier, way: outward(side), packet: packet.to_vec() });
@@ -184,6 +211,9 @@ impl Network {
             wire.state = State::Gone;
         }
         let unread = wire.pipe(inward(side)).close_reader();
+        if unread && !wire.pipe(outward(side)).is_over() {
+            self.counts.note("closed with something unread");
+        }
         wire.pipe(outward(side)).finish(now, if unread { End::Reset } else { End::Fin });
     }
 

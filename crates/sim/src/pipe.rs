@@ -15,10 +15,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// `delay` one way, no limit of rate, 1 MiB of buffers.
+    /// `delay` one way, no limit of rate, 256 KiB of buffers.
     #[must_use]
     pub fn new(delay: Duration) -> Self {
-        Self { delay: delay.max(Duration::from_micros(1)), rate: None, capacity: 1 << 20 }
+        Self { delay: delay.max(Duration::from_micros(1)), rate: None, capacity: 256 << 10 }
     }
 
     /// With so many bytes a second.

@@ -400,6 +400,11 @@ impl Sim {
         outcome
     }
 
+    /// The next packets that go that way are dropped, as a receiver does that is short of memory. Carriers lose nothing.
+    pub fn lose(&mut self, way: Way, packets: u32) {
+        self.net.to_lose[usize::from(way == Way::Down)] = packets;
+    }
+
     /// Writes a packet into a living carrier (counted from 1) as if the sender there had.
     pub fn inject(&mut self, carrier: u32, way: Way, packet: &[u8]) {
         let side = if way == Way::Up { Side::Client } else { Side::Server };
