@@ -126,10 +126,11 @@ fn a_name_that_does_not_resolve_is_4() {
 #[test]
 fn a_server_that_stays_away_is_given_up_after_the_session_timeout() {
     let (_held, port) = dead_port();
-    let (code, said) = says(&format!("echo-client --session-timeout 300ms 127.0.0.1:{port}"));
+    let (code, said) = says(&format!("echo-client --session-timeout 500ms 127.0.0.1:{port}"));
     assert_eq!(code, 4, "{said}");
     // Told once, not once a dial.
-    assert_eq!(said.matches("connection refused; trying on (dial 1, next in ").count(), 1, "{said}");
+    assert!(said.contains("connection refused; trying on (dial 1, next in "), "{said}");
+    assert_eq!(said.matches("; trying on").count(), 1, "{said}");
     assert!(said.contains(&format!("error: cannot reach tcp://127.0.0.1:{port}: ")), "{said}");
 }
 
