@@ -290,6 +290,12 @@ impl Kcp {
         self.receiver.peek()
     }
 
+    /// Announces a window of at most `segments` from now on, though up to [`Config::recv_window`] are accepted: for a peer that
+    /// drops what overruns a queue of its own. 0 counts as 1.
+    pub fn announce_at_most(&mut self, segments: u16) {
+        self.receiver.announce_at_most(segments);
+    }
+
     /// Lets go of what `peek` shows. May queue a WINS, when the peer would otherwise not know that it has room again.
     pub fn consume(&mut self) {
         self.receiver.consume(&mut self.pool);
@@ -466,5 +472,38 @@ mod tests {
             let held = kcp.pool.held() + kcp.sender.held() + kcp.receiver.held();
             assert!(held < 16 * 1024, "{held} bytes held by an idle engine");
         }
+    }
+
+    #[test]
+    fn a_smaller_window_is_announced_and_the_larger_one_still_accepted() {
+        let now = Instant::now();
+        let config = Config { recv_window: 100, ..Config::default() };
+        let (mut a, mut b) = (Kcp::new(now, 1, Config::default()), Kcp::new(now, 1, config));
+        b.announce_at_most(4);
+        a.write(b"x");
+        exchange(now, &mut a, &mut b);
+        assert_eq!(a.room(), 4 * 1376, "what the peer believes");
+        for (limit, told) in [(0, 1), (u16::MAX, 100)] {
+            b.announce_at_most(limit);
+            let mut packet = Vec::new();
+            b.ask_window();
+            assert!(b.poll_transmit(now, &mut packet));
+            assert_eq!(segments(&packet).expect("our own packet").next().map(|s| s.wnd), Some(told));
+        }
+        b.announce_at_most(1);
+        let beyond = Segment {
+            conv: 1,
+            cmd: Command::Push,
+            frg: 0,
+            wnd: 32,
+            ts: Ts::default(),
+            sn: b.rcv_nxt().plus(99),
+            una: Sn::new(0),
+            payload: b"y",
+        };
+        let mut packet = Vec::new();
+        beyond.encode(&mut packet);
+        b.handle_packet(now, &packet).expect("it parses");
+        assert_eq!((b.stats.dropped_beyond_window, b.stats.segments_received), (0, 2));
     }
 }

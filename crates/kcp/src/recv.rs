@@ -29,6 +29,8 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     window: usize,
+    /// No more than this is announced, whatever would be taken.
+    announced: usize,
     rcv_nxt: Sn,
     readable: VecDeque<Vec<u8>>,
     /// Index 0 is `rcv_nxt`; there only while `readable` is full.
@@ -52,6 +54,7 @@ impl Receiver {
         let window = usize::from(config.recv_window);
         Self {
             window,
+            announced: window,
             rcv_nxt,
             readable: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -70,7 +73,12 @@ impl Receiver {
 
     /// Free places, as announced.
     pub(crate) fn wnd(&self) -> u16 {
-        u16::try_from(self.window - self.readable.len()).expect("recv_window is a u16")
+        u16::try_from((self.window - self.readable.len()).min(self.announced)).expect("recv_window is a u16")
+    }
+
+    /// Announces at most so many free places from now on, at least one. What is accepted does not change.
+    pub(crate) fn announce_at_most(&mut self, segments: u16) {
+        self.announced = usize::from(segments).clamp(1, self.window);
     }
 
     /// Whether a PUSH is one to take in or to acknowledge again; counts it if not.
