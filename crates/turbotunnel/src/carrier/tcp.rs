@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Unsent bytes that the kernel keeps for us. The rest stays in the session, where a small message overtakes bulk.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 
 /// Small packets leave at once, and the kernel holds back no more than it can soon send.
