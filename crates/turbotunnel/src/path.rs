@@ -368,14 +368,11 @@ impl Path {
     }
 
     /// Something was acknowledged, or new data came.
-    pub(crate) fn handle_progress(&mut self, now: Instant, id: CarrierId) {
+    pub(crate) fn handle_progress(&mut self, id: CarrierId) {
         self.backoff.progress();
         self.rejections = None;
         if let Some(carrier) = self.get_mut(id) {
             carrier.progress = true;
-            if carrier.state == State::Current {
-                self.silence.data(now);
-            }
         }
     }
 
@@ -391,6 +388,18 @@ impl Path {
         if count >= REJECTIONS && now - first >= REJECTED_FOR {
             self.changes.push_back(Change::Unknown);
         }
+    }
+
+    /// Streams move on `id`: what comes next is expected soon. A keepalive is nothing of that kind.
+    pub(crate) fn handle_data(&mut self, now: Instant, id: CarrierId) {
+        if self.current() == Some(id) {
+            self.silence.data(now);
+        }
+    }
+
+    /// The peer was asked for a sign of life and has not given it yet: it may be the path.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.silence.is_in_doubt()
     }
 
     // Dialling.

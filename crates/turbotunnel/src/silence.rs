@@ -111,7 +111,7 @@ impl Silence {
         self.dead = false;
     }
 
-    /// New data, or an acknowledgement of ours: what comes next is expected soon.
+    /// New data of a stream, or an acknowledgement of ours: what comes next is expected soon.
     pub(crate) fn data(&mut self, now: Instant) {
         self.asked_for_data = now;
         self.interval = PATIENCE * self.factor;
@@ -119,6 +119,11 @@ impl Silence {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
+    }
+
+    /// A question is unanswered.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.probed.is_some()
     }
 
     fn next(&self) -> Option<(Instant, Verdict)> {

@@ -102,8 +102,10 @@ pub struct Stats {
 #[derive(Debug)]
 struct Closing {
     una: Sn,
-    /// Last time that something was acknowledged or no carrier was up.
-    progress: Instant,
+    /// How long nothing was acknowledged although a carrier was up that could be trusted, until `running`.
+    stuck: Duration,
+    /// Since when that is so again.
+    running: Option<Instant>,
 }
 
 /// One end of a session. See the [module](self).
@@ -122,6 +124,8 @@ pub struct Tunnel {
     contact_lost: Option<Instant>,
     /// Attached, but not heard on yet.
     coming_up: Option<CarrierId>,
+    /// What streams had said by the last progress.
+    talk: [u64; 3],
     closing: Option<Closing>,
     ended: Option<SessionError>,
     events: VecDeque<Event>,
@@ -163,6 +167,7 @@ impl Tunnel {
             ping: None,
             contact_lost: None,
             coming_up: None,
+            talk: [0; 3],
             closing: None,
             ended: None,
             events: VecDeque::new(),
@@ -248,7 +253,7 @@ impl Tunnel {
                     self.path.handle_answered(now, id);
                 }
                 if received.progress() {
-                    self.path.handle_progress(now, id);
+                    self.progress(now, id);
                 }
                 true
             }
@@ -350,11 +355,21 @@ impl Tunnel {
         }
     }
 
+    fn progress(&mut self, now: Instant, id: CarrierId) {
+        self.path.handle_progress(id);
+        let smux = self.engine.mux().stats();
+        let talk = [smux.bytes_received, smux.bytes_sent, smux.streams_opened];
+        if self.talk != talk {
+            self.talk = talk;
+            self.path.handle_data(now, id);
+        }
+    }
+
     /// The peer said beside KCP what it has.
     fn learn(&mut self, now: Instant, id: CarrierId, una: Sn) {
         if self.engine.handle_una(now, una) {
             self.path.handle_answered(now, id);
-            self.path.handle_progress(now, id);
+            self.progress(now, id);
         }
         self.note_heard(now, id);
     }
@@ -496,8 +511,7 @@ impl Tunnel {
 
     fn close_deadline(&self) -> Option<Instant> {
         let closing = self.closing.as_ref()?;
-        self.path.current()?;
-        Some(closing.progress + self.config.close_limit)
+        Some(closing.running? + self.config.close_limit.saturating_sub(closing.stuck))
     }
 
     /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
@@ -595,7 +609,7 @@ impl Tunnel {
     pub fn close(&mut self, now: Instant) {
         if self.closing.is_none() && self.ended.is_none() {
             self.engine.finish_all();
-            self.closing = Some(Closing { una: self.engine.kcp().una(), progress: now });
+            self.closing = Some(Closing { una: self.engine.kcp().una(), stuck: Duration::ZERO, running: None });
             self.advance(now);
         }
     }
@@ -604,9 +618,15 @@ impl Tunnel {
     fn finish_closing(&mut self, now: Instant) -> bool {
         let una = self.engine.kcp().una();
         let attached = self.path.current().is_some();
+        let runs = attached && !self.path.is_in_doubt();
         let Some(closing) = &mut self.closing else { return false };
         if !attached || closing.una != una {
-            *closing = Closing { una, progress: now };
+            *closing = Closing { una, stuck: Duration::ZERO, running: None };
+        }
+        if runs {
+            closing.running.get_or_insert(now);
+        } else if let Some(since) = closing.running.take() {
+            closing.stuck += now - since;
         }
         if !self.engine.is_done() {
             return false;
