@@ -176,7 +176,7 @@ impl App {
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let times = self.streams.iter().filter(|stream| stream.failed.is_none()).flat_map(|stream| {
             let open = stream.id.is_none() && stream.traffic.opener == self.side;
-            let write = open || stream.may_write(self.side) > stream.out.done || stream.may_finish();
+            let write = open || stream.may_write(self.side) > stream.out.done || stream.may_finish(self.side);
             let write = (write && !stream.out.waiting).then_some(stream.out.not_before);
             let read =
                 (!stream.inn.ended && !stream.inn.waiting && stream.id.is_some()).then_some(stream.inn.not_before);
@@ -234,8 +234,10 @@ impl AppStream {
         allowed.min(self.out.total)
     }
 
-    fn may_finish(&self) -> bool {
-        self.traffic.finishes && !self.out.ended && self.out.done == self.out.total
+    fn may_finish(&self, side: Side) -> bool {
+        // An echo ends when there is nothing more to send back.
+        let said_all = self.traffic.manners != Manners::Echo || side == Side::Client || self.inn.ended;
+        self.traffic.finishes && !self.out.ended && self.out.done == self.out.total && said_all
     }
 
     fn write(&mut self, now: Instant, side: Side, id: StreamId, streams: &mut impl Streams, buf: &mut [u8]) -> bool {
@@ -245,7 +247,7 @@ impl AppStream {
             let len = (self.may_write(side) - self.out.done).min(pace);
             if len == 0 {
                 let half_close = streams.half_closes() && !self.traffic.finishes_last;
-                if self.may_finish() && (half_close || self.inn.done == self.inn.total) {
+                if self.may_finish(side) && (half_close || self.inn.done == self.inn.total) {
                     self.out.ended = true;
                     busy = true;
                     if let Err(why) = streams.finish(now, id) {

@@ -104,6 +104,8 @@ impl Pipe {
 
     pub(crate) fn write(&mut self, now: Instant, bytes: &[u8]) {
         if self.swallows || self.over || self.end.is_some() {
+            // It stays in the writer's buffer until he is told.
+            self.queued += bytes.len();
             return;
         }
         let on_wire = self.link.rate.map_or(Duration::ZERO, |rate| {
@@ -174,7 +176,7 @@ impl Pipe {
 
     /// The reader has closed: what comes is thrown away. True if something was unread.
     pub(crate) fn close_reader(&mut self) -> bool {
-        let unread = self.queued > 0;
+        let unread = !self.queue.is_empty();
         self.clear();
         self.over = true;
         unread

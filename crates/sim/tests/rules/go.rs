@@ -1,1 +1,64 @@
-//! x
+//! The Go programs of the worked example, in either place.
+
+use turbotunnel_sim::{Fin, Go, How, Link, MIB, Sim, Traffic, ms, secs};
+
+const FINS: [Fin; 3] = [Fin::Old, Fin::Mid, Fin::New];
+
+/// A FIN may mean "throw away what you have not sent yet". It waits until the peer has nothing more to say.
+#[test]
+fn a_fin_is_held_back_towards_a_go_peer() {
+    for fin in FINS {
+        for bytes in [1, 2, 1_000, 65_536, MIB] {
+            let mut sim = Sim::new("a_fin_is_held_back_towards_a_go_peer")
+                .link(Link::new(ms(20)).rate(MIB))
+                .go_server(Go::new(fin))
+                .traffic(Traffic::echo(bytes));
+            let took = sim.run_until_done(secs(30));
+            assert!(took >= secs(1), "{fin:?}, {bytes} bytes: the FIN was not held");
+        }
+    }
+}
+
+/// The same at the server: it has answered, and waits with its FIN until the Go client has nothing more to say.
+#[test]
+fn a_fin_is_held_back_towards_a_go_client() {
+    for fin in FINS {
+        let mut sim = Sim::new("a_fin_is_held_back_towards_a_go_client")
+            .link(Link::new(ms(20)).rate(MIB))
+            .go_client(Go::new(fin))
+            .traffic(Traffic::both(300_000, 1_000));
+        sim.run_until_done(secs(30));
+    }
+}
+
+/// A Go server behind a path that is cut every second, or every 60 kB.
+#[test]
+fn an_echo_through_a_go_server_survives_cuts() {
+    for fin in FINS {
+        for how in [How::Fin, How::Rst] {
+            let mut sim = Sim::new("an_echo_through_a_go_server_survives_cuts")
+                .link(Link::new(ms(20)).rate(MIB))
+                .go_server(Go::new(fin))
+                .every(secs(1), how)
+                .traffic(Traffic::echo(MIB).paced(4_000, ms(10)).finishes_last());
+            sim.run_until_done(secs(60));
+            assert!(sim.client_stats().cuts >= 2);
+        }
+    }
+}
+
+/// A Go client whose carriers are cut.
+#[test]
+fn an_echo_of_a_go_client_survives_cuts() {
+    for fin in FINS {
+        for how in [How::Fin, How::Rst] {
+            let mut sim = Sim::new("an_echo_of_a_go_client_survives_cuts")
+                .link(Link::new(ms(20)).rate(MIB))
+                .go_client(Go::new(fin))
+                .every(secs(1), how)
+                .traffic(Traffic::echo(MIB).paced(4_000, ms(10)));
+            sim.run_until_done(secs(60));
+            assert!(sim.server_stats().cuts >= 2);
+        }
+    }
+}
