@@ -62,7 +62,7 @@ struct AppStream {
     failed: Option<String>,
 }
 
-/// See the [module](self).
+/// The application at one end: what it has written and read so far.
 #[derive(Debug)]
 pub struct App {
     side: Side,

@@ -81,7 +81,7 @@ impl Listener {
         }
         let ended = self.session.is_some() || stranger.astray;
         if let Some(conv) = opening.filter(|_| !ended) {
-            let token = self.random.next().to_le_bytes();
+            let token = self.random.number().to_le_bytes();
             let tunnel = Tunnel::server(now, self.config.clone(), conv, token);
             net.trace.tell(now, format_args!("Server: a session begins"));
             self.session = Some(Ours::new(now, self.start, Side::Server, self.config.clone(), tunnel));

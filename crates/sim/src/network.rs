@@ -339,9 +339,12 @@ impl Network {
             _ => {
                 for fault in std::mem::take(&mut wire.faults) {
                     match fault.when {
+                        When::After(pause) => {
+                            wire.timed.push((now + pause, fault.how));
+                            continue;
+                        }
                         When::Up(bytes) => wire.up.set_limit(bytes),
                         When::Down(bytes) => wire.down.set_limit(bytes),
-                        When::After(pause) => wire.timed.push((now + pause, fault.how)),
                     }
                     wire.faults.push(fault);
                 }
@@ -364,7 +367,7 @@ impl Network {
         for fault in std::mem::take(&mut wire.faults) {
             match (fault.when, way) {
                 (When::Up(limit), Way::Up) | (When::Down(limit), Way::Down) if limit <= delivered => {
-                    due.push(fault.how)
+                    due.push(fault.how);
                 }
                 (When::Up(limit), Way::Up) | (When::Down(limit), Way::Down) => {
                     wire.pipe(way).set_limit(limit);

@@ -15,7 +15,7 @@ impl Random {
     }
 
     /// Any `u64`.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -23,7 +23,7 @@ impl Random {
     /// Uniform in `range`, which must not be empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         assert!(!range.is_empty(), "no number lies in {range:?}");
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.number() % (range.end - range.start)
     }
 
     /// Uniform in `range` to the microsecond.
@@ -34,7 +34,7 @@ impl Random {
 
     /// True in `percent` of 100 cases.
     pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.number() % 100 < percent
     }
 
     /// One of `choices`.
@@ -44,7 +44,7 @@ impl Random {
 
     /// Another stream, which goes on by itself: who draws more from it does not change what others get.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.number())
     }
 }
 

@@ -24,7 +24,7 @@ pub const SESSION_ID: [u8; 8] = *b"simulate";
 /// Turns at one point in time after which nothing new can be expected to come of more.
 const MOST_ROUNDS: u32 = 100_000;
 
-/// See the [module](self). Built like a sentence, then run:
+/// A session under test: two ends, the way between them, and the time. Built like a sentence, then run:
 ///
 /// ```
 /// use turbotunnel_sim::{How, Link, MIB, Sim, Traffic, ms, secs};
@@ -222,12 +222,12 @@ impl Sim {
             traffic.iter().for_each(|traffic| app.add(traffic));
             app
         };
-        let conv = self.random.next() as u32;
+        let conv = self.random.number() as u32;
         let client: Box<dyn Node> = if let Some(go) = self.go_client {
             Box::new(GoClient::new(start, go, conv, app(Side::Client)))
         } else {
             let config = self.client_config.clone();
-            let tunnel = Tunnel::client(start, config.clone(), conv, self.random.next());
+            let tunnel = Tunnel::client(start, config.clone(), conv, self.random.number());
             Box::new(Client::new(Ours::new(start, start, Side::Client, config, tunnel), app(Side::Client)))
         };
         let new_app = Box::new(move || app(Side::Server));

@@ -32,7 +32,7 @@ fn a_bye_without_the_token_does_nothing() {
     let (mut sim, conv, token) = established("a_bye_without_the_token_does_nothing");
     for wrong in [[0; 8], [1; 8], token.map(|byte| !byte)] {
         let bye = encoded(Control::Bye { conv, token: wrong, reason: ByeReason::Shutdown });
-        sim.intrude(&[bye.clone()]);
+        sim.intrude(std::slice::from_ref(&bye));
         sim.inject(1, Way::Up, &bye);
         sim.inject(1, Way::Down, &bye);
     }

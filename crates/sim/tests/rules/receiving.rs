@@ -38,7 +38,7 @@ fn a_packet_that_does_not_parse_has_no_effect() {
     let (mut sim, conv) = talking("a_packet_that_does_not_parse_has_no_effect");
     let mut sent = 0;
     for len in 1..200 {
-        let noise: Vec<u8> = (0..len).map(|_| sim.random().next() as u8).collect();
+        let noise: Vec<u8> = (0..len).map(|_| sim.random().number() as u8).collect();
         for way in [Way::Up, Way::Down] {
             sim.inject(1, way, &noise);
         }
