@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 /// Settings of one end of a session. Every buffer has a limit here; nothing that the peer does goes beyond them.
+///
+/// What makes no sense is replaced by the nearest that does: times are 1 s to a year (which is how to say "never"), stream windows 256 KiB
+/// to 1 GiB, KCP windows 32 segments and more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -29,6 +32,8 @@ pub struct Config {
     /// How long [`close`](crate::Tunnel::close) waits for the peer to acknowledge what was sent, without any progress and while a carrier is
     /// up. Default 10 s.
     pub close_limit: Duration,
+    /// The very first dial decides: if it fails, the session is over. Default: no, it is repeated like any other.
+    pub fail_fast: bool,
     /// First segment number, both ways. Default 0, and a Go peer knows no other; tests start near the wrap.
     pub initial_sn: u32,
 }
@@ -45,8 +50,29 @@ impl Default for Config {
             window: 8192,
             max_streams: 4096,
             close_limit: Duration::from_secs(10),
+            fail_fast: false,
             initial_sn: 0,
         }
+    }
+}
+
+/// Longest of all times: far enough to mean "never", and near enough to be counted with.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Config {
+    /// The nearest settings that make sense: times of 1 s to a year, windows within what the wire can say, no buffer of nothing.
+    pub(crate) fn normalized(mut self) -> Self {
+        const LARGEST_WINDOW: u32 = 1 << 30;
+        for time in [&mut self.time_to_live, &mut self.close_limit].into_iter().chain(&mut self.keepalive) {
+            *time = (*time).clamp(Duration::from_secs(1), LONGEST);
+        }
+        self.stream_window = self.stream_window.clamp(LEAST_STREAM_WINDOW, LARGEST_WINDOW);
+        self.max_stream_window = self.max_stream_window.clamp(self.stream_window, LARGEST_WINDOW);
+        self.max_buffered = self.max_buffered.max(1);
+        self.send_buffer = self.send_buffer.max(1);
+        self.window = self.window.max(32);
+        self.max_streams = self.max_streams.max(1);
+        self
     }
 }
 

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::SessionError;
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::CarrierEnd;
@@ -56,6 +55,14 @@ struct Link {
     /// Half-closed.
     closed: bool,
     read_ended: bool,
+    /// When it is dropped, closed in order or not.
+    close_by: Option<Instant>,
+}
+
+impl Link {
+    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>) -> Self {
+        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None }
+    }
 }
 
 pub(crate) struct Driver {
@@ -63,7 +70,6 @@ pub(crate) struct Driver {
     links: Vec<Link>,
     dialer: Option<Dialer>,
     dials: Vec<(CarrierId, Dial)>,
-    fail_fast: bool,
     on_event: Option<OnEvent>,
     /// The server side: tells the listener of streams that came in.
     on_incoming: Option<Box<dyn Fn() + Send>>,
@@ -80,19 +86,12 @@ impl Driver {
             links: Vec::new(),
             dialer,
             dials: Vec::new(),
-            fail_fast: false,
             on_event,
             on_incoming: None,
             sleep: None,
             acks_put_off: false,
             linger_until: None,
         }
-    }
-
-    /// The session is over if its first dial fails.
-    pub(crate) fn fail_fast(mut self, fail_fast: bool) -> Self {
-        self.fail_fast = fail_fast;
-        self
     }
 
     pub(crate) fn on_incoming(mut self, tell: impl Fn() + Send + 'static) -> Self {
@@ -108,7 +107,7 @@ impl Driver {
                 (state.tunnel.attach(now()), newcomer)
             };
             let Newcomer { carrier, addr, early } = newcomer;
-            self.links.push(Link { id, carrier, addr, closing: false, closed: false, read_ended: false });
+            self.links.push(Link::new(id, carrier, addr));
             let mut state = self.shared.lock();
             early.packets().for_each(|packet| state.tunnel.handle_packet(now(), id, packet));
         }
@@ -125,17 +124,14 @@ impl Driver {
             let mut state = self.shared.lock();
             match outcome {
                 Ok((carrier, addr)) => {
+                    state.last_dial_error = None;
                     state.tunnel.handle_dialed(now(), id);
                     drop(state);
-                    self.links.push(Link { id, carrier, addr, closing: false, closed: false, read_ended: false });
+                    self.links.push(Link::new(id, carrier, addr));
                 }
                 Err(error) => {
                     state.last_dial_error = Some(error.to_string());
-                    if self.fail_fast && !state.connected {
-                        state.tunnel.fail(SessionError::NeverConnected(error.to_string()));
-                    } else {
-                        state.tunnel.handle_dial_failed(now(), id);
-                    }
+                    state.tunnel.handle_dial_failed(now(), id);
                 }
             }
         }
@@ -186,6 +182,7 @@ impl Driver {
         if why == CarrierEnd::Closed && !link.closed {
             // The peer closed first: close in order too, after what is still in the buffer.
             link.closing = true;
+            link.close_by = Some(now() + LINGER);
         } else {
             self.links.remove(at);
         }
@@ -247,9 +244,20 @@ impl Driver {
                     Some(dialer) => self.dials.push((id, dialer(id))),
                     None => self.shared.lock().tunnel.handle_dial_failed(now(), id),
                 },
-                Action::CloseWrite(id) => self.links.iter_mut().filter(|l| l.id == id).for_each(|l| l.closing = true),
+                Action::CloseWrite(id) => {
+                    let mut state = self.shared.lock();
+                    for link in self.links.iter_mut().filter(|link| link.id == id) {
+                        // A last word: the goodbye of a session.
+                        while link.carrier.buffer().push_with(|out| state.tunnel.poll_transmit(now(), id, out)) {}
+                        link.closing = true;
+                    }
+                }
                 Action::Drop(id) => {
+                    let dials = self.dials.len();
                     self.dials.retain(|(dial, _)| *dial != id);
+                    if self.dials.len() < dials {
+                        self.shared.lock().last_dial_error = Some("no answer".to_owned());
+                    }
                     self.links.retain(|link| link.id != id);
                 }
             }
@@ -259,7 +267,11 @@ impl Driver {
 
     /// Half-closes what is to be half-closed, and lets go of what has ended both ways.
     fn close_links(&mut self, cx: &mut Context<'_>) {
+        let now = now();
         self.links.retain_mut(|link| {
+            if link.close_by.is_some_and(|at| now >= at) {
+                return false;
+            }
             if link.closing && !link.closed {
                 match link.carrier.poll_close_write(cx) {
                     Poll::Pending => return true,
@@ -380,6 +392,7 @@ impl Future for Driver {
         } else {
             timeout
         };
+        let timeout = this.links.iter().filter_map(|link| link.close_by).chain(timeout).min();
         if more || this.set_timer(cx, timeout) {
             cx.waker().wake_by_ref();
         }

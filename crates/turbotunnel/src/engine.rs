@@ -257,6 +257,11 @@ impl Engine {
         self.kcp.poll_transmit(now, out)
     }
 
+    /// Something waits to be sent, or to be told.
+    pub(crate) fn has_work(&self, now: Instant) -> bool {
+        !self.events.is_empty() || self.mux.wants_transmit() || self.kcp.wants_transmit(now)
+    }
+
     /// Nothing but acknowledgements wait to be sent: they may as well ride on what the application answers.
     pub(crate) fn only_acks_waiting(&self, now: Instant) -> bool {
         !self.mux.wants_transmit() && self.kcp.only_acks_waiting(now)

@@ -18,6 +18,10 @@ pub enum SessionError {
         /// Segments of up to 1,376 bytes that may not have arrived.
         unacknowledged: usize,
     },
+    /// The session's task ended before the session did: the runtime went down, a callback panicked, or [`Tunnel::abort`](crate::Tunnel::abort) was
+    /// called. What was not acknowledged may be lost.
+    #[error("session aborted")]
+    Aborted,
     /// The peer ended the session. What it sent before that can still be read.
     #[error("session ended by the peer ({})", describe(*.0))]
     ClosedByPeer(ByeReason),
@@ -50,7 +54,9 @@ fn describe(reason: ByeReason) -> &'static str {
 impl From<SessionError> for io::Error {
     fn from(error: SessionError) -> Self {
         let kind = match &error {
-            SessionError::Closed | SessionError::ClosedByPeer(_) => io::ErrorKind::ConnectionAborted,
+            SessionError::Closed | SessionError::Aborted | SessionError::ClosedByPeer(_) => {
+                io::ErrorKind::ConnectionAborted
+            }
             SessionError::NeverConnected(_) => io::ErrorKind::ConnectionRefused,
             SessionError::GaveUp(_) | SessionError::ClosedUnacknowledged { .. } => io::ErrorKind::TimedOut,
             SessionError::Unknown => io::ErrorKind::ConnectionReset,

@@ -73,7 +73,7 @@ pub mod tunnel;
 
 // From here on tokio.
 #[cfg(feature = "tokio")]
-pub mod carrier;
+mod carrier;
 #[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "tokio")]

@@ -57,6 +57,8 @@ pub(crate) enum Change {
 
 /// A dial may take so long.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// Server: a newcomer has to say something valid within this time.
+const CANDIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// The client reads a replaced carrier to its end, at most for so long.
 const READ_OUT_CLIENT: Duration = Duration::from_secs(10);
 /// The server does the same, and leaves the first word to the client.
@@ -247,8 +249,9 @@ impl Path {
     /// Server: somebody came with the session's id.
     pub(crate) fn attach(&mut self, now: Instant) -> CarrierId {
         if self.carriers.len() >= MAX_CARRIERS {
-            // The oldest that does not send; there is one, because only one sends.
-            if let Some(at) = self.carriers.iter().position(|c| c.state != State::Current) {
+            // One that is only read, else the oldest newcomer; there is one, because only one sends.
+            let place = |state| self.carriers.iter().position(|c| c.state == state);
+            if let Some(at) = place(State::ReadOnly).or_else(|| place(State::Candidate)) {
                 let old = self.carriers.remove(at);
                 self.actions.push_back(Action::Drop(old.id));
             }
@@ -263,7 +266,11 @@ impl Path {
     fn add(&mut self, now: Instant, state: State, floor: Sn) -> CarrierId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = CarrierId(self.last_id);
-        let deadline = (state == State::Dialing).then(|| now + DIAL_LIMIT);
+        let deadline = match state {
+            State::Dialing => Some(now + DIAL_LIMIT),
+            State::Candidate => Some(now + CANDIDATE_LIMIT),
+            State::Current | State::ReadOnly => None,
+        };
         self.carriers.push(Carrier { id, state, since: now, deadline, number: None, floor, progress: false });
         id
     }
@@ -343,6 +350,8 @@ impl Path {
     /// A valid packet came on `id`.
     pub(crate) fn handle_heard(&mut self, now: Instant, id: CarrierId) {
         self.last_contact = now;
+        // Whoever does not know the session does not get here.
+        self.rejections = None;
         let current = self.current();
         if current == Some(id) {
             self.silence.heard(now);
@@ -370,7 +379,6 @@ impl Path {
     /// Something was acknowledged, or new data came.
     pub(crate) fn handle_progress(&mut self, id: CarrierId) {
         self.backoff.progress();
-        self.rejections = None;
         if let Some(carrier) = self.get_mut(id) {
             carrier.progress = true;
         }

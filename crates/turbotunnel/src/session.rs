@@ -128,7 +128,7 @@ impl Session {
         self.shared.id
     }
 
-    /// Opens a stream. It does not wait for the peer.
+    /// Opens a stream. It does not wait for the peer. A session that is closing takes no new ones.
     ///
     /// # Errors
     ///
@@ -152,10 +152,12 @@ impl Session {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Stream, SessionError>> {
-        if let Some(stream) = self.try_accept() {
-            return Poll::Ready(Ok(stream));
-        }
-        self.poll_until(cx, |state| state.ended().map(Err))
+        // One lock for looking and parking: a stream that comes in between would be told to nobody.
+        let accepted = self.poll_until(cx, |state| match state.tunnel.accept() {
+            Some(id) => Some(Ok(id)),
+            None => state.ended().map(Err),
+        });
+        accepted.map_ok(|id| Stream::new(self.clone(), id))
     }
 
     pub(crate) fn try_accept(&self) -> Option<Stream> {
@@ -219,7 +221,6 @@ impl fmt::Debug for Session {
 pub struct Builder {
     config: Config,
     id: Option<SessionId>,
-    fail_fast: bool,
     on_event: Option<OnEvent>,
 }
 
@@ -244,7 +245,7 @@ impl Builder {
 
     /// The very first dial decides: if it fails, so does [`Builder::connect`]. Off by default: the first dial is repeated like any other.
     pub fn fail_fast(mut self, fail_fast: bool) -> Self {
-        self.fail_fast = fail_fast;
+        self.config.fail_fast = fail_fast;
         self
     }
 
@@ -317,7 +318,7 @@ impl Builder {
         let tunnel = Tunnel::client(now(), self.config, random as u32, random);
         let shared = Arc::new(Shared::new(id, tunnel));
         let session = Session::client(shared.clone());
-        tokio::spawn(Driver::new(shared, Some(dialer), self.on_event).fail_fast(self.fail_fast));
+        tokio::spawn(Driver::new(shared, Some(dialer), self.on_event));
         poll_fn(|cx| {
             session.poll_until(cx, |state| match state.ended() {
                 Some(error) => Some(Err(error)),

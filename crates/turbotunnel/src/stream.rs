@@ -28,12 +28,14 @@ use crate::tunnel::StreamFailure;
 pub struct Stream {
     session: Session,
     id: StreamId,
+    /// `shutdown` was called.
+    finishing: bool,
 }
 
 impl Stream {
     pub(crate) fn new(session: Session, id: StreamId) -> Self {
         session.shared().lock().streams.insert(id, StreamWaiters::default());
-        Self { session, id }
+        Self { session, id, finishing: false }
     }
 
     /// Connects to a server at `host:port` over TCP with a session of its own, and opens a stream: what `TcpStream::connect` does, but the stream
@@ -63,7 +65,8 @@ impl Stream {
         &self.session
     }
 
-    /// Waits until the peer has acknowledged everything up to our end, which [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends. Cancel-safe.
+    /// Waits until the peer has acknowledged everything up to our end, which [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends; before that has
+    /// been called it waits for the end of the session. Cancel-safe.
     ///
     /// # Errors
     ///
@@ -115,8 +118,8 @@ impl AsyncRead for Stream {
             Err(StreamFailure::Session(_)) => Poll::Ready(Err(state.ended().unwrap_or(SessionError::Closed).into())),
             Err(failure) => Poll::Ready(Err(io_error(failure))),
         };
-        // Reading may have made a window update due.
-        let driver = state.driver.take_if(|_| state.tunnel.wants_transmit());
+        // Reading may have made a window update due, or room for what other streams wait for.
+        let driver = state.driver.take_if(|_| state.tunnel.has_work(now()));
         drop(guard);
         if let Some(driver) = driver {
             driver.wake();
@@ -145,10 +148,11 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let delivered = self.session.shared().lock().streams.get(&self.id).is_some_and(|waiters| waiters.delivered);
-        if !delivered && let Err(failure) = self.session.shared().with(|state| state.tunnel.finish(now(), self.id)) {
-            return Poll::Ready(Err(io_error(failure)));
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.finishing {
+            let finished = self.session.shared().with(|state| state.tunnel.finish(now(), self.id));
+            finished.map_err(io_error)?;
+            self.finishing = true;
         }
         self.poll_delivered(cx)
     }

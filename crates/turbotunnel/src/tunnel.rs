@@ -136,6 +136,7 @@ impl Tunnel {
     /// The side that dials. `conv` and `seed` are random; the seed only spreads the pauses between dials.
     #[must_use]
     pub fn client(now: Instant, config: Config, conv: u32, seed: u64) -> Self {
+        let config = config.normalized();
         let path = Path::client(now, config.time_to_live, seed);
         let mut tunnel = Self::new(now, Side::Client, config, conv, path);
         tunnel.advance(now);
@@ -145,6 +146,7 @@ impl Tunnel {
     /// The side that is dialled. `conv` is what the client's first packet says ([`opening_conv`]), `token` is random and secret.
     #[must_use]
     pub fn server(now: Instant, config: Config, conv: u32, token: Token) -> Self {
+        let config = config.normalized();
         let path = Path::server(now, config.time_to_live);
         let mut tunnel = Self::new(now, Side::Server, config, conv, path);
         // Zeros mean "no token" on the wire.
@@ -470,13 +472,14 @@ impl Tunnel {
         true
     }
 
-    /// Streams have something to send, were there a carrier with room.
+    /// There is something to send, were there a carrier with room, or something to tell. After a call of the application's this says whether
+    /// whoever drives the tunnel has to look at it.
     #[must_use]
-    pub fn wants_transmit(&self) -> bool {
-        self.engine.mux().wants_transmit()
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.ended.is_some() || !self.events.is_empty() || !self.control.is_empty() || self.engine.has_work(now)
     }
 
-    /// Only bare acknowledgements wait for carrier `id`. They may wait a moment: what the application answers carries them.
+    /// Only bare acknowledgements wait to be sent. They may wait a moment: what the application answers carries them.
     #[must_use]
     pub fn only_acks_waiting(&self, now: Instant) -> bool {
         self.control.is_empty() && self.engine.only_acks_waiting(now)
@@ -554,6 +557,9 @@ impl Tunnel {
                 self.stats.dial_failures += 1;
                 self.contact_lost.get_or_insert(now);
                 self.events.push_back(Event::DialFailed { id, next_in });
+                if self.config.fail_fast && self.stats.carriers == 0 {
+                    self.end(SessionError::NeverConnected("the dial failed".to_owned()));
+                }
             }
             Change::Probe(id) => self.probe(now, id),
             Change::Unknown => self.end(SessionError::Unknown),
@@ -628,7 +634,9 @@ impl Tunnel {
         } else if let Some(since) = closing.running.take() {
             closing.stuck += now - since;
         }
-        if !self.engine.is_done() {
+        // With nobody there yet and nothing to say there is nothing to wait for.
+        let pointless = !self.heard && self.engine.mux().stats().streams_opened == 0;
+        if !self.engine.is_done() && !pointless {
             return false;
         }
         self.say_bye(ByeReason::Done);
@@ -636,19 +644,11 @@ impl Tunnel {
         true
     }
 
-    /// Ends the session at once: nothing more is sent but a BYE. For a program that goes away.
+    /// Ends the session at once with [`SessionError::Aborted`]: nothing more is sent but a BYE. For a program that goes away.
     pub fn abort(&mut self) {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Shutdown);
-            self.end(SessionError::Closed);
-        }
-    }
-
-    /// Ends the session because its first dial failed and nobody wants to wait.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn fail(&mut self, error: SessionError) {
-        if self.ended.is_none() {
-            self.end(error);
+            self.end(SessionError::Aborted);
         }
     }
 
@@ -670,9 +670,12 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The session is over, or has too many streams.
+    /// The session is over or closing, or has too many streams.
     pub fn open(&mut self, now: Instant) -> Result<StreamId, StreamFailure> {
         self.alive()?;
+        if self.closing.is_some() {
+            return Err(SessionError::Closed.into());
+        }
         let id = self.engine.open()?;
         self.advance(now);
         Ok(id)
@@ -729,6 +732,7 @@ impl Tunnel {
     /// The application lets go of the stream: what was written is still sent, what comes is thrown away.
     pub fn close_stream(&mut self, now: Instant, id: StreamId) {
         if let Err(error) = self.engine.close_stream(now, id) {
+            self.say_bye(ByeReason::Protocol);
             self.end(error);
         }
         self.advance(now);

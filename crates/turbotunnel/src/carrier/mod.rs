@@ -9,14 +9,14 @@ pub(crate) mod tcp;
 use std::io;
 use std::task::{Context, Poll};
 
-pub use stream::StreamCarrier;
+pub(crate) use stream::StreamCarrier;
 
 use crate::encapsulation::PacketBatch;
 
 /// One connection to the peer. It ends; the session does not.
 ///
 /// Packets on it keep their order and are lost only with it.
-pub trait Carrier: Send {
+pub(crate) trait Carrier: Send {
     /// Appends what has arrived to `out`, whole packets only, and returns the bytes read. `Ok(0)`: the peer will send no more.
     ///
     /// # Errors

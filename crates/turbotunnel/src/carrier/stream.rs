@@ -20,7 +20,7 @@ const WRITE_LIMIT: usize = 64 << 10;
 ///
 /// Memory: nothing while idle but an incomplete packet; while writing up to 64 KiB and one turn's packets.
 #[derive(Debug)]
-pub struct StreamCarrier<IO> {
+pub(crate) struct StreamCarrier<IO> {
     io: Pin<Box<IO>>,
     /// The beginning of a packet whose rest has not come yet. It dies with the carrier.
     partial: Vec<u8>,
@@ -30,14 +30,14 @@ pub struct StreamCarrier<IO> {
 
 impl<IO> StreamCarrier<IO> {
     /// The dialling side: the session id goes first.
-    pub fn client(io: IO, id: SessionId) -> Self {
+    pub(crate) fn client(io: IO, id: SessionId) -> Self {
         let mut carrier = Self::server(io);
         carrier.out.bytes_mut().extend_from_slice(&id.0);
         carrier
     }
 
     /// The accepting side, on which the session id has been read already.
-    pub fn server(io: IO) -> Self {
+    pub(crate) fn server(io: IO) -> Self {
         Self { io: Box::pin(io), partial: Vec::new(), out: PacketBatch::new(), written: 0 }
     }
 }
