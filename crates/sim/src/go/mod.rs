@@ -5,7 +5,7 @@
 //! * lost packets are sent again by timeout and by overtaking; nothing stops while there is no carrier;
 //! * no half-close: a program closes when it has read and written everything; what a FIN does to its writer depends on the version;
 //! * the client dials at once when a carrier has ended, and is dead after a failed dial;
-//! * the server makes a session of any packet of an unknown id (a ghost, after a restart), and uses all carriers in turn.
+//! * the server makes a session of any packet of an unknown id (a ghost, after a restart), and uses all carriers at random.
 //!
 //! Not modelled: kcp-go's exact timers, its flush interval, its entropy.
 

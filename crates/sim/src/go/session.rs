@@ -12,6 +12,7 @@ use turbotunnel::tunnel::Event;
 use super::{Fin, Go};
 use crate::app::{App, Streams};
 use crate::network::{Network, Side, WireId};
+use crate::random::Random;
 
 /// Packets that wait for a carrier; what comes on top of them is dropped.
 pub(super) const QUEUE: usize = 32;
@@ -33,15 +34,14 @@ pub(super) struct GoSession {
     next_look: Instant,
     heard: bool,
     frames: FrameWatch,
-    /// Which carrier had its turn.
-    turn: usize,
+    /// Which carrier gets a packet.
+    random: Random,
     pub(super) dead: bool,
 }
 
 impl GoSession {
     pub(super) fn new(now: Instant, side: Side, go: Go, conv: u32) -> Self {
-        let kcp_config = kcp::Config { max_rto: Duration::from_secs(60), ..kcp::Config::default() };
-        let mut kcp = Kcp::new(now, conv, kcp_config);
+        let mut kcp = Kcp::new(now, conv, kcp::Config::default());
         kcp.set_retransmission(Retransmission::Timeout);
         let window = if side == Side::Client { 1 << 20 } else { smux::ASSUMED_WINDOW };
         let mux_config = smux::Config {
@@ -64,7 +64,7 @@ impl GoSession {
             next_look: now + TIMEOUT,
             heard: false,
             frames: FrameWatch::default(),
-            turn: 0,
+            random: Random::new(conv.into()),
             dead: false,
         }
     }
@@ -157,13 +157,16 @@ impl GoSession {
         }
     }
 
-    /// All carriers take from the one queue, in turn.
+    /// All carriers take from the one queue; who is first is chance.
     fn write(&mut self, now: Instant, wires: &[WireId], net: &mut Network) -> bool {
         let mut busy = false;
         while !self.queue.is_empty() && now >= self.next_write {
-            let with_room = (0..wires.len()).map(|i| wires[(self.turn + i) % wires.len()]);
-            let Some(wire) = with_room.into_iter().find(|wire| net.room(*wire, self.side) >= LONGEST) else { break };
-            self.turn = self.turn.wrapping_add(1);
+            let mut with_room = wires.to_vec();
+            with_room.retain(|wire| net.room(*wire, self.side) >= LONGEST);
+            if with_room.is_empty() {
+                break;
+            }
+            let wire = self.random.pick(&with_room);
             let packet = self.queue.pop_front().expect("it is not empty");
             net.send(now, wire, self.side, &packet);
             self.next_write = now + PACKET_TIME;
