@@ -81,10 +81,12 @@ impl Kcp {
     /// Segments that parse but cannot be (a `una` that we have not sent up to, an ACK for what was never sent, data beyond
     /// our window, a PUSH without data) have no effect and are counted; their neighbours do have theirs.
     ///
+    /// `true`: at least one segment can be. `false`: none, so whoever sent the packet has not shown that it is our peer.
+    ///
     /// # Errors
     ///
     /// See [`DecodeError`]; the packet is counted in [`Stats::packets_malformed`].
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), DecodeError> {
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<bool, DecodeError> {
         let parsed = segments(packet).and_then(|segments| match crate::wire::conv_of(packet) {
             Some(found) if found != self.conv => Err(DecodeError::OtherConv { expected: self.conv, found }),
             _ => Ok(segments),
@@ -123,7 +125,7 @@ impl Kcp {
         if heard && !self.suspended {
             self.learning = false;
         }
-        Ok(())
+        Ok(heard)
     }
 
     /// Whether a segment may have an effect; counts it if not.

@@ -611,6 +611,18 @@ fn an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do() {
     assert_eq!(answer.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(), [(Command::Ack, 1), (Command::Wins, 1)]);
 }
 
+/// Somebody else with the same number, or one who guesses: what it says is well formed, but cannot be.
+#[test]
+fn a_packet_of_which_nothing_can_be_is_told_apart() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    let strange = segment(Command::Wins, 0, 7, b"");
+    assert_eq!(kcp.handle_packet(now, &strange), Ok(false), "nothing was sent that it could have");
+    assert_eq!(kcp.handle_packet(now, &segment(Command::Push, 60_000, 0, b"x")), Ok(false), "far beyond the window");
+    assert_eq!(kcp.handle_packet(now, &[strange, segment(Command::Push, 0, 0, b"x")].concat()), Ok(true));
+    assert_eq!(kcp.handle_packet(now, &segment(Command::Push, 0, 0, b"x")), Ok(true), "again, as if the ACK was lost");
+}
+
 #[test]
 fn an_empty_push_is_never_acknowledged() {
     let now = Instant::now();

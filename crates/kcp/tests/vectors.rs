@@ -220,14 +220,14 @@ impl Replay {
 
     fn input(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DecodeError> {
         if self.peer_una_shift == 0 {
-            return self.kcp.handle_packet(now, datagram);
+            return self.kcp.handle_packet(now, datagram).map(|_| ());
         }
         let mut shifted = Vec::new();
         for segment in segments(datagram)? {
             let una = segment.una.plus(0_u32.wrapping_sub(self.peer_una_shift));
             Segment { una, ..segment }.encode(&mut shifted);
         }
-        self.kcp.handle_packet(now, &shifted)
+        self.kcp.handle_packet(now, &shifted).map(|_| ())
     }
 
     fn una(&self) -> u32 {

@@ -183,10 +183,10 @@ impl Engine {
 
     // Packets.
 
-    /// Takes in one KCP packet. One that does not parse changes nothing and is only counted.
+    /// Takes in one KCP packet. `None`: it does not parse, or nothing in it can come from our peer; it changes nothing and is only counted.
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<Received>, SessionError> {
         let before = (self.kcp.una(), self.kcp.rcv_nxt(), answers(self.kcp.stats()));
-        if self.kcp.handle_packet(now, packet).is_err() {
+        if !self.kcp.handle_packet(now, packet).unwrap_or(false) {
             return Ok(None);
         }
         let received = Received {
