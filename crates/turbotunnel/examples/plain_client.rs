@@ -1,5 +1,5 @@
 //! An echo client: standard input to the server, its answer to standard output. `diff examples/plain_client.rs
-//! examples/turbotunnel_client.rs` shows what makes it survive cuts.
+//! examples/turbotunnel_client.rs` shows the two lines that make it survive cuts.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

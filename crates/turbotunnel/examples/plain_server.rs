@@ -1,4 +1,4 @@
-//! An echo server. `diff examples/plain_server.rs examples/turbotunnel_server.rs` shows what makes it survive cuts.
+//! An echo server. `diff examples/plain_server.rs examples/turbotunnel_server.rs` shows the two lines that make it survive cuts.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;

@@ -1,4 +1,5 @@
-//! The echo client of `plain_client.rs`, over a session: two lines differ.
+//! An echo client: standard input to the server, its answer to standard output. `diff examples/plain_client.rs
+//! examples/turbotunnel_client.rs` shows the two lines that make it survive cuts.
 
 use tokio::io::AsyncWriteExt;
 use turbotunnel::Stream;
