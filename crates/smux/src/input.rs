@@ -6,7 +6,7 @@
 
 use crate::error::ProtocolError;
 use crate::mux::{Event, Mux};
-use crate::stream::Stream;
+use crate::stream::{Hold, Stream};
 use crate::table::Key;
 use crate::wire::{Command, HEADER_LEN, Header, StreamId, UPD_LEN, Upd, Version};
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ impl Mux {
         }
         self.recv_allocated += self.arena.push(&mut stream.recv, bytes, sizing);
         self.stats.bytes_received += count;
-        if let Some(since) = &mut stream.fin_held_since {
+        if let Hold::QuietSince(since) = &mut stream.hold {
             *since = now;
         }
         if std::mem::take(&mut stream.wants_read) && count > 0 {

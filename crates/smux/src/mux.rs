@@ -8,7 +8,7 @@ use crate::error::{OpenError, StreamError};
 use crate::input::Input;
 use crate::output::Output;
 use crate::stats::Stats;
-use crate::stream::{Fin, Stream};
+use crate::stream::{Fin, Hold, Stream};
 use crate::table::{Key, Table};
 use crate::wire::{StreamId, Version};
 use std::cmp::Reverse;
@@ -36,6 +36,9 @@ pub enum Event {
     Writable(StreamId),
     /// The stream's FIN went out with the last [`Mux::poll_transmit`].
     FinSent(StreamId),
+    /// The stream's FIN is held ([`Mux::set_fin_quiet`]). All data before it is out; once the peer has it, call
+    /// [`Mux::start_fin_quiet`].
+    FinHeld(StreamId),
     /// The peer closed the stream altogether. Writes fail from now on; what it had not read is lost.
     ClosedByPeer(StreamId),
     /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
@@ -69,7 +72,9 @@ pub struct Mux {
     round_trip: Option<Duration>,
     keepalive: Option<Duration>,
     fin_quiet: Option<Duration>,
-    /// Streams that hold their FIN, by when to look again: the deadline may have moved on since.
+    /// No stream has been quiet for longer than since then. `None`: the peer cannot reach us.
+    quiet_from: Option<Instant>,
+    /// Streams whose held FIN waits for quiet, by when that began; it may have begun anew since.
     held: BinaryHeap<Reverse<(Instant, Key)>>,
 }
 
@@ -102,6 +107,7 @@ impl Mux {
             round_trip: None,
             keepalive: None,
             fin_quiet: None,
+            quiet_from: Some(now),
             held: BinaryHeap::new(),
             config,
         }
@@ -246,7 +252,7 @@ impl Mux {
         stream.wants_write = false;
         if matches!(stream.fin, Fin::Open | Fin::Wanted) {
             stream.fin = Fin::Due;
-            stream.fin_held_since = None;
+            stream.hold = Hold::No;
         }
         self.stats.bytes_unread += stream.recv.len() as u64;
         self.recv_allocated -= self.arena.clear(&mut stream.recv);
@@ -281,23 +287,22 @@ impl Mux {
             // Nothing to say for so long: idle, so hold no memory for the next burst.
             self.trim();
         }
-        while let Some(&Reverse((due, key))) = self.held.peek() {
-            if due > now {
-                break;
-            }
+        while let Some(&Reverse((since, key))) = self.held.peek()
+            && self.fin_deadline(since).is_some_and(|due| due <= now)
+        {
             self.held.pop();
-            let Some(stream) = self.table.get_mut(key) else { continue };
-            let Some(since) = stream.fin_held_since else { continue };
-            match self.fin_quiet.map(|quiet| since + quiet) {
-                Some(due) if due > now => self.held.push(Reverse((due, key))),
-                _ => self.release_fin(key),
+            let Some(Hold::QuietSince(since)) = self.table.get(key).map(|stream| stream.hold) else { continue };
+            if self.fin_deadline(since).is_some_and(|due| due > now) {
+                self.held.push(Reverse((since, key)));
+            } else {
+                self.release_fin(key);
             }
         }
     }
 
     /// When to call [`Mux::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let held = self.held.peek().map(|&Reverse((due, _))| due);
+        let held = self.held.peek().and_then(|&Reverse((since, _))| self.fin_deadline(since));
         match (self.keepalive_deadline(), held) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -316,19 +321,44 @@ impl Mux {
     }
 
     /// Towards peers that throw away what they have not yet sent when they see a FIN (Go, before 2024 and in some later
-    /// versions): holds the FIN of [`Mux::finish`] until its data is out and nothing has arrived on the stream for
-    /// `quiet`, or the peer has finished itself. `None` lets all held FINs go.
+    /// versions): holds the FIN of [`Mux::finish`] until the peer has the data before it ([`Mux::start_fin_quiet`]) and
+    /// nothing has arrived on the stream for `quiet` after that, or the peer has finished itself. `None` lets all held
+    /// FINs go, which costs a walk over the streams.
     ///
     /// [`Mux::close`] is never held: nobody waits for an answer then.
     pub fn set_fin_quiet(&mut self, quiet: Option<Duration>) {
+        let held_before = self.fin_quiet.is_some();
         self.fin_quiet = quiet;
-        for Reverse((_, key)) in std::mem::take(&mut self.held).into_sorted_vec().into_iter().rev() {
-            let Some(since) = self.table.get(key).and_then(|stream| stream.fin_held_since) else { continue };
-            match quiet {
-                Some(quiet) => self.held.push(Reverse((since + quiet, key))),
-                None => self.release_fin(key),
+        if !held_before || quiet.is_some() {
+            return;
+        }
+        for key in self.table.keys() {
+            if self.table.get(key).is_some_and(|stream| stream.hold != Hold::No) {
+                self.release_fin(key);
             }
         }
+    }
+
+    /// The peer has all data before the FIN of which [`Event::FinHeld`] told: from now on it may answer, and its silence
+    /// counts.
+    pub fn start_fin_quiet(&mut self, now: Instant, id: StreamId) {
+        let Some(key) = self.table.find(id) else { return };
+        if let Some(stream) = self.table.get_mut(key)
+            && stream.hold == Hold::Unacknowledged
+        {
+            stream.hold = Hold::QuietSince(now);
+            self.held.push(Reverse((now, key)));
+        }
+    }
+
+    /// Nothing can arrive until [`Mux::resume_fin_quiet`]: silence tells nothing, and no held FIN goes because of it.
+    pub fn pause_fin_quiet(&mut self) {
+        self.quiet_from = None;
+    }
+
+    /// The peer can reach us again: from now on its silence counts, for all streams anew.
+    pub fn resume_fin_quiet(&mut self, now: Instant) {
+        self.quiet_from = Some(now);
     }
 
     /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that
@@ -415,20 +445,25 @@ impl Mux {
     }
 
     /// Holds the stream's FIN if there is reason to.
-    pub(crate) fn hold_fin(&mut self, now: Instant, key: Key) -> bool {
-        let (Some(quiet), Some(stream)) = (self.fin_quiet, self.table.get_mut(key)) else { return false };
-        if stream.fin != Fin::Wanted || stream.peer_fin {
+    pub(crate) fn hold_fin(&mut self, key: Key) -> bool {
+        let Some(stream) = self.table.get_mut(key) else { return false };
+        if self.fin_quiet.is_none() || stream.fin != Fin::Wanted || stream.peer_fin {
             return false;
         }
-        stream.fin_held_since = Some(now);
-        self.held.push(Reverse((now + quiet, key)));
+        stream.hold = Hold::Unacknowledged;
+        self.events.push_back(Event::FinHeld(stream.id));
         true
+    }
+
+    /// When the FIN of a stream that has been quiet since then goes.
+    fn fin_deadline(&self, since: Instant) -> Option<Instant> {
+        Some(since.max(self.quiet_from?) + self.fin_quiet?)
     }
 
     /// Lets the stream's FIN go.
     pub(crate) fn release_fin(&mut self, key: Key) {
         let Some(stream) = self.table.get_mut(key) else { return };
-        stream.fin_held_since = None;
+        stream.hold = Hold::No;
         if stream.fin == Fin::Wanted {
             stream.fin = Fin::Due;
         }
@@ -439,7 +474,7 @@ impl Mux {
     /// Drops the next deadlines that hold no FIN any more.
     fn skip_released(&mut self) {
         while let Some(&Reverse((_, key))) = self.held.peek()
-            && self.table.get(key).is_none_or(|stream| stream.fin_held_since.is_none())
+            && self.table.get(key).is_none_or(|stream| !matches!(stream.hold, Hold::QuietSince(_)))
         {
             self.held.pop();
         }

@@ -7,7 +7,7 @@
 //! A window update is written with what is true when it goes out, however long ago it was queued.
 
 use crate::mux::{Event, Mux};
-use crate::stream::Fin;
+use crate::stream::{Fin, Hold};
 use crate::table::Key;
 use crate::wire::{Command, HEADER_LEN, Header, StreamId, UPD_LEN, Version};
 use std::collections::VecDeque;
@@ -89,7 +89,7 @@ impl Mux {
         let end = start.saturating_add(room);
         if self.put_control(out, end) {
             while let Some(&key) = self.output.turns.front() {
-                if !self.put_turn(now, key, out, end) {
+                if !self.put_turn(key, out, end) {
                     break;
                 }
             }
@@ -138,7 +138,7 @@ impl Mux {
     }
 
     /// One frame of the stream whose turn it is. `false`: it does not fit.
-    fn put_turn(&mut self, now: Instant, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
+    fn put_turn(&mut self, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
         let room = end - out.len();
         let windows = self.config.version == Version::V2;
         let Some(stream) = self.table.get_mut(key) else {
@@ -151,7 +151,7 @@ impl Mux {
             return true;
         }
         if stream.send.is_empty() {
-            return self.put_fin(now, key, out, room);
+            return self.put_fin(key, out, room);
         }
         if room <= HEADER_LEN {
             return false;
@@ -183,8 +183,8 @@ impl Mux {
     }
 
     /// The FIN of the stream whose turn it is, unless it is held. `false`: it does not fit.
-    fn put_fin(&mut self, now: Instant, key: Key, out: &mut Vec<u8>, room: usize) -> bool {
-        let held = self.hold_fin(now, key);
+    fn put_fin(&mut self, key: Key, out: &mut Vec<u8>, room: usize) -> bool {
+        let held = self.hold_fin(key);
         let Some(stream) = self.table.get_mut(key) else { return true };
         if held {
             stream.in_turns = false;
@@ -195,7 +195,7 @@ impl Mux {
             return false;
         }
         let id = stream.id;
-        stream.fin_held_since = None;
+        stream.hold = Hold::No;
         if stream.fin == Fin::Sent {
             stream.fin = Fin::SentTwice;
         } else {

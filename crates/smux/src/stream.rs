@@ -36,6 +36,17 @@ pub(crate) enum Fin {
     SentTwice,
 }
 
+/// Why the FIN that is next does not go, if it does not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Hold {
+    /// It goes.
+    No,
+    /// The peer has not acknowledged the data before it.
+    Unacknowledged,
+    /// The peer may be answering: nothing has arrived since then.
+    QuietSince(Instant),
+}
+
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
@@ -58,8 +69,7 @@ pub(crate) struct Stream {
     tune_since: Option<Instant>,
 
     pub(crate) fin: Fin,
-    /// Since when the stream has been quiet, as far as the FIN that waits for it is concerned.
-    pub(crate) fin_held_since: Option<Instant>,
+    pub(crate) hold: Hold,
     /// The peer has finished writing.
     pub(crate) peer_fin: bool,
     /// The peer's second FIN: it does not read either.
@@ -98,7 +108,7 @@ impl Stream {
             tune_from: start,
             tune_since: None,
             fin: Fin::Open,
-            fin_held_since: None,
+            hold: Hold::No,
             peer_fin: false,
             peer_closed: false,
             let_go: false,
@@ -157,7 +167,7 @@ impl Stream {
     /// Something can be sent now; `windows`: the version has windows.
     pub(crate) fn has_turn(&self, windows: bool) -> bool {
         if self.send.is_empty() {
-            self.fin_is_next() && self.fin_held_since.is_none()
+            self.fin_is_next() && self.hold == Hold::No
         } else {
             !windows || self.send_window() > 0
         }

@@ -145,7 +145,14 @@ fn a_million_broken_pieces_do_no_harm() {
             mux.poll_transmit(now, &mut out, room);
             assert!(out.len() <= room);
             parse(&out);
-            while mux.poll_event().is_some() {}
+            while let Some(event) = mux.poll_event() {
+                match (event, random.below(4)) {
+                    (Event::FinHeld(_), 0) => mux.pause_fin_quiet(),
+                    (Event::FinHeld(id), _) => mux.start_fin_quiet(now, id),
+                    (_, 0) => mux.resume_fin_quiet(now),
+                    _ => {}
+                }
+            }
             if over {
                 break;
             }

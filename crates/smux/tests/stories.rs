@@ -136,7 +136,11 @@ fn a_held_fin_goes_when_the_stream_is_quiet() {
     assert_eq!(pair.client.write(id, b"question"), Ok(8));
     pair.client.finish(id).expect("an open stream");
     assert_eq!(sent(&mut pair.client, pair.now), [(Psh, 3, 8)]);
+    assert_eq!(events(&mut pair.client), [Event::FinHeld(id)]);
     assert!(!pair.client.wants_transmit() && !pair.client.is_quiet());
+    assert_eq!(pair.client.poll_timeout(), None, "who has not got the question cannot be answering it");
+    pair.wait(ms(5_000));
+    pair.client.start_fin_quiet(pair.now, id);
     assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(1_000)));
     // Each piece of the answer puts it off.
     for _ in 0..5 {
@@ -155,6 +159,34 @@ fn a_held_fin_goes_when_the_stream_is_quiet() {
     assert_eq!(read_all(&mut pair.client, pair.now, id).0.len(), 30);
 }
 
+/// While nothing can arrive, that nothing arrives tells nothing.
+#[test]
+fn the_quiet_before_a_held_fin_begins_anew_when_the_peer_can_be_heard_again() {
+    let mut pair = Pair::new(Config::default());
+    let ids = [pair.open(), pair.open()];
+    pair.client.set_fin_quiet(Some(ms(1_000)));
+    for id in ids {
+        pair.client.finish(id).expect("an open stream");
+    }
+    assert_eq!(sent(&mut pair.client, pair.now), []);
+    pair.client.start_fin_quiet(pair.now, ids[0]);
+    pair.wait(ms(900));
+    pair.client.pause_fin_quiet();
+    assert_eq!(pair.client.poll_timeout(), None);
+    pair.wait(ms(60_000));
+    pair.client.resume_fin_quiet(pair.now);
+    assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(1_000)));
+    pair.wait(ms(500));
+    pair.client.start_fin_quiet(pair.now, ids[1]);
+    pair.wait(ms(499));
+    assert!(!pair.client.wants_transmit());
+    pair.wait(ms(1));
+    assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
+    pair.wait(ms(500));
+    assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 5, 0)]);
+    assert_eq!(pair.client.poll_timeout(), None);
+}
+
 #[test]
 fn a_held_fin_goes_when_nothing_holds_it_any_more() {
     let mut pair = Pair::new(Config::default());
@@ -164,6 +196,7 @@ fn a_held_fin_goes_when_nothing_holds_it_any_more() {
         pair.client.finish(id).expect("an open stream");
     }
     assert_eq!(sent(&mut pair.client, pair.now), []);
+    pair.client.start_fin_quiet(pair.now, ids[1]);
     // The peer has finished itself; the application lets go; the peer turns out to be one of ours.
     pair.client.handle_bytes(pair.now, &frame(Fin, ids[0].value(), b"")).expect("a FIN");
     assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);

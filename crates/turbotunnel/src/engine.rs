@@ -57,6 +57,10 @@ pub(crate) struct Engine {
     peer: PeerKind,
     /// FINs on their way: the segment that carries each, in order.
     fins: VecDeque<(Sn, StreamId)>,
+    /// FINs held back: where the segments with the data before each end, in order.
+    held_fins: VecDeque<(Sn, StreamId)>,
+    /// Every stream is finished; no FIN is held back.
+    closing: bool,
     events: VecDeque<EngineEvent>,
     srtt: Option<Duration>,
     /// Segments that a Go program is told to have in flight at most.
@@ -94,6 +98,7 @@ impl Engine {
         kcp.suspend();
         let mut mux = Mux::new(now, side, mux_config);
         mux.set_keepalive(now, None);
+        mux.pause_fin_quiet();
         let mut engine = Self {
             kcp,
             mux,
@@ -101,6 +106,8 @@ impl Engine {
             keepalive: config.keepalive,
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
+            held_fins: VecDeque::new(),
+            closing: false,
             events: VecDeque::new(),
             srtt: None,
             go_window: GO_QUEUE,
@@ -133,10 +140,11 @@ impl Engine {
         self.update_keepalive(now);
     }
 
-    /// Towards a Go program a FIN may mean "throw away what is not read yet", so it waits until the stream is quiet.
+    /// Towards a Go program a FIN may mean "throw away what is not read yet", so it waits until the stream is quiet. Silence counts from
+    /// when the program has everything, and only while it could break it.
     fn update_fin_quiet(&mut self) {
         let quiet = self.srtt.map_or(Duration::from_secs(1), |srtt| (srtt * 4).max(Duration::from_secs(1)));
-        self.mux.set_fin_quiet((self.peer != PeerKind::Ours).then_some(quiet));
+        self.mux.set_fin_quiet((self.peer != PeerKind::Ours && !self.closing).then_some(quiet));
     }
 
     fn update_keepalive(&mut self, now: Instant) {
@@ -154,6 +162,7 @@ impl Engine {
     pub(crate) fn resume(&mut self, now: Instant, how: Resume) {
         self.attached = true;
         self.kcp.resume(now, how);
+        self.mux.resume_fin_quiet(now);
         self.update_keepalive(now);
     }
 
@@ -161,6 +170,7 @@ impl Engine {
     pub(crate) fn suspend(&mut self, now: Instant) {
         self.attached = false;
         self.kcp.suspend();
+        self.mux.pause_fin_quiet();
         self.update_keepalive(now);
     }
 
@@ -168,7 +178,7 @@ impl Engine {
     pub(crate) fn handle_una(&mut self, now: Instant, una: Sn) -> bool {
         let before = self.kcp.una();
         self.kcp.handle_una(now, una);
-        self.deliver_fins();
+        self.note_una(now);
         self.kcp.una() != before
     }
 
@@ -196,7 +206,7 @@ impl Engine {
         };
         self.pass_up(now)?;
         if received.acknowledged {
-            self.deliver_fins();
+            self.note_una(now);
             self.note_srtt();
         }
         Ok(Some(received))
@@ -253,6 +263,7 @@ impl Engine {
                 mux.poll_transmit(now, segment, room);
             });
             self.collect_mux_events(sn);
+            self.start_fin_quiet(now);
         }
         self.kcp.poll_transmit(now, out)
     }
@@ -283,19 +294,35 @@ impl Engine {
                     self.fins.push_back((sn, id));
                     continue;
                 }
+                smux::Event::FinHeld(id) => {
+                    self.held_fins.push_back((self.kcp.end(), id));
+                    continue;
+                }
                 _ => continue,
             };
             self.events.push_back(event);
         }
     }
 
-    fn deliver_fins(&mut self) {
+    /// The peer has acknowledged something.
+    fn note_una(&mut self, now: Instant) {
         while let Some(&(sn, id)) = self.fins.front() {
             if self.kcp.una().distance_from(sn) <= 0 {
                 break;
             }
             self.fins.pop_front();
             self.events.push_back(EngineEvent::Delivered(id));
+        }
+        self.start_fin_quiet(now);
+    }
+
+    fn start_fin_quiet(&mut self, now: Instant) {
+        while let Some(&(end, id)) = self.held_fins.front() {
+            if self.kcp.una().distance_from(end) < 0 {
+                break;
+            }
+            self.held_fins.pop_front();
+            self.mux.start_fin_quiet(now, id);
         }
     }
 
@@ -348,7 +375,8 @@ impl Engine {
 
     /// Every stream is finished, at once: what a Go program still has to say is not waited for.
     pub(crate) fn finish_all(&mut self) {
-        self.mux.set_fin_quiet(None);
+        self.closing = true;
+        self.update_fin_quiet();
         self.mux.finish_all();
     }
 

@@ -4,10 +4,12 @@
 #[allow(unreachable_pub, dead_code, reason = "a module shared with other tests")]
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kcp::wire::Command;
-use turbotunnel::{Config, PeerKind, Tunnel};
+use smux::StreamId;
+use turbotunnel::tunnel::{Action, CarrierId};
+use turbotunnel::{CarrierEnd, Config, PeerKind, SessionError, Tunnel};
 
 const CONV: u32 = 7;
 
@@ -53,4 +55,227 @@ fn packets_that_cannot_be_do_not_count_as_heard() {
     assert_eq!(tunnel.current(), Some(first), "a stranger has taken the session over");
     tunnel.handle_packet(now, second, &push(0, 0, &NOP));
     assert_eq!(tunnel.current(), Some(second), "the peer repeats itself, on a new carrier");
+}
+
+// FINs held back towards Go programs.
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A client and a server that lose each other's control packets and so take each other for Go programs.
+struct Pair {
+    now: Instant,
+    client: Tunnel,
+    server: Tunnel,
+    carriers: Option<(CarrierId, CarrierId)>,
+    /// A dial that was asked for.
+    dial: Option<CarrierId>,
+    /// The stream of the question, once the server has read it.
+    asked: Option<StreamId>,
+}
+
+impl Pair {
+    fn connected() -> Self {
+        let now = Instant::now();
+        let client = Tunnel::client(now, Config::default(), CONV, 1);
+        let mut pair = Self { now, client, server: server(now), carriers: None, dial: None, asked: None };
+        pair.wait(Duration::ZERO);
+        pair.connect();
+        pair.pump();
+        assert_eq!((pair.client.stats().peer, pair.server.stats().peer), (PeerKind::Go, PeerKind::Go));
+        pair
+    }
+
+    fn connect(&mut self) {
+        let dial = self.dial.take().expect("the client wants to dial");
+        self.client.handle_dialed(self.now, dial);
+        self.carriers = Some((dial, self.server.attach(self.now)));
+    }
+
+    fn cut(&mut self) {
+        let (client, server) = self.carriers.take().expect("a carrier");
+        self.client.handle_ended(self.now, client, CarrierEnd::Closed);
+        self.server.handle_ended(self.now, server, CarrierEnd::Closed);
+    }
+
+    /// All packets of the client's, to the server or into nowhere; how many.
+    fn up(&mut self, arrives: bool) -> usize {
+        let (from, to) = self.carriers.expect("a carrier");
+        let (mut packet, mut count) = (Vec::new(), 0);
+        while self.client.poll_transmit(self.now, from, &mut packet) {
+            if arrives && kcp::conv_of(&packet).is_some() {
+                self.server.handle_packet(self.now, to, &packet);
+            }
+            packet.clear();
+            count += 1;
+        }
+        count
+    }
+
+    fn down(&mut self) -> usize {
+        let (to, from) = self.carriers.expect("a carrier");
+        let (mut packet, mut count) = (Vec::new(), 0);
+        while self.server.poll_transmit(self.now, from, &mut packet) {
+            if kcp::conv_of(&packet).is_some() {
+                self.client.handle_packet(self.now, to, &packet);
+            }
+            packet.clear();
+            count += 1;
+        }
+        count
+    }
+
+    /// Both ways, until nobody has anything to say.
+    fn pump(&mut self) {
+        while self.up(true) + self.down() > 0 {}
+    }
+
+    /// Lets time pass without moving a packet.
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            while let Some(action) = self.client.poll_action() {
+                if let Action::Dial(id) = action {
+                    self.dial = Some(id);
+                }
+            }
+            self.client.handle_timeout(self.now);
+            self.server.handle_timeout(self.now);
+            let due = [self.client.poll_timeout(), self.server.poll_timeout()].into_iter().flatten().min();
+            match due {
+                Some(due) if due <= until => {
+                    assert!(due > self.now, "a deadline that was handled is over");
+                    self.now = due;
+                }
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    /// Time passes on a carrier that works.
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.wait(MS);
+            self.pump();
+        }
+    }
+
+    /// The client asks, and has nothing more to say.
+    fn ask(&mut self) -> StreamId {
+        let id = self.client.open(self.now).expect("a stream");
+        assert_eq!(self.client.write(id, b"question"), Ok(8));
+        self.client.finish(self.now, id).expect("an open stream");
+        id
+    }
+
+    /// The end of the stream has been read by the server, or can be.
+    fn server_has_end(&mut self) -> bool {
+        let id = self.asked.expect("a question that was read");
+        self.server.read(self.now, id, &mut [0]) == Ok(Some(0))
+    }
+
+    /// The question has come, and whether the end has come with it.
+    fn answer_end(&mut self) -> bool {
+        let id = self.server.accept().expect("a stream");
+        self.asked = Some(id);
+        let mut buf = [0; 100];
+        assert_eq!(self.server.read(self.now, id, &mut buf), Ok(Some(8)));
+        self.server.read(self.now, id, &mut buf) == Ok(Some(0))
+    }
+}
+
+/// The question is lost with its carrier, and three seconds pass without a network. That nothing came meanwhile tells nothing: with the FIN
+/// right behind the question some Go programs could not answer any more.
+#[test]
+fn a_held_fin_is_not_let_go_by_an_outage() {
+    let mut pair = Pair::connected();
+    pair.ask();
+    assert!(pair.up(false) > 0);
+    pair.cut();
+    pair.wait(3000 * MS);
+    pair.connect();
+    pair.pump();
+    assert!(!pair.answer_end(), "the FIN has come with the question");
+    pair.run(900 * MS);
+    assert!(!pair.server_has_end());
+    pair.run(200 * MS);
+    assert!(pair.server_has_end(), "the stream has been quiet for a second");
+}
+
+/// The answer is lost with its carrier: until it can come again, that it does not come tells nothing.
+#[test]
+fn a_held_fin_waits_for_an_answer_that_was_lost() {
+    let mut pair = Pair::connected();
+    pair.ask();
+    pair.pump();
+    pair.cut();
+    pair.wait(3000 * MS);
+    pair.connect();
+    pair.pump();
+    assert!(!pair.answer_end(), "the FIN came first on the new carrier");
+    pair.run(1100 * MS);
+    assert!(pair.server_has_end());
+}
+
+/// The same on a carrier that stands still for two seconds without dying.
+#[test]
+fn a_held_fin_is_not_let_go_by_a_stalled_carrier() {
+    let mut pair = Pair::connected();
+    pair.ask();
+    let (from, to) = pair.carriers.expect("a carrier");
+    let mut stalled = Vec::new();
+    for _ in 0..200 {
+        let mut packet = Vec::new();
+        while pair.client.poll_transmit(pair.now, from, &mut packet) {
+            stalled.push(std::mem::take(&mut packet));
+        }
+        pair.wait(10 * MS);
+    }
+    for packet in stalled.iter().filter(|packet| kcp::conv_of(packet).is_some()) {
+        pair.server.handle_packet(pair.now, to, packet);
+    }
+    assert!(!pair.answer_end(), "the FIN was right behind the question");
+    pair.run(1100 * MS);
+    assert!(pair.server_has_end());
+}
+
+/// One stream's upload, never all acknowledged, does not hold back the end of another.
+#[test]
+fn a_held_fin_does_not_wait_for_other_streams() {
+    let mut pair = Pair::connected();
+    let bulk = pair.client.open(pair.now).expect("a stream");
+    pair.ask();
+    pair.pump();
+    for _ in 0..1100 {
+        // What is on its way when the server has answered is answered in the next round.
+        pair.client.write(bulk, &[0; 100]).expect("an open stream");
+        pair.down();
+        pair.up(true);
+        pair.wait(MS);
+    }
+    pair.pump();
+    let ids: Vec<_> = std::iter::from_fn(|| pair.server.accept()).collect();
+    let mut buf = [0; 100];
+    let asked = *ids.iter().max().expect("two streams");
+    assert_eq!(pair.server.read(pair.now, asked, &mut buf), Ok(Some(8)));
+    assert_eq!(pair.server.read(pair.now, asked, &mut buf), Ok(Some(0)));
+}
+
+/// `close` waits for no answer, and what is learnt of the path afterwards does not change that.
+#[test]
+fn no_fin_is_held_back_by_a_session_that_closes() {
+    let mut pair = Pair::connected();
+    let id = pair.client.open(pair.now).expect("a stream");
+    // More than goes out at once: the FIN is made when ACKs have told of the path.
+    assert_eq!(pair.client.write(id, &[0; 200_000]), Ok(200_000));
+    pair.client.close(pair.now);
+    let began = pair.now;
+    while pair.client.ended().is_none() {
+        pair.up(true);
+        pair.wait(20 * MS);
+        pair.down();
+        assert!(pair.now < began + 900 * MS, "a FIN is held back");
+    }
+    assert_eq!(pair.client.ended(), Some(&SessionError::Closed));
 }
