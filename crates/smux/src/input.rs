@@ -143,7 +143,7 @@ impl Mux {
         self.recv_allocated += self.arena.push(&mut stream.recv, bytes, sizing);
         self.stats.bytes_received += count;
         if let Hold::QuietSince(since) = &mut stream.hold {
-            *since = now;
+            *since = self.quiet_clock.moment(now);
         }
         if std::mem::take(&mut stream.wants_read) && count > 0 {
             self.events.push_back(Event::Readable(stream.id));

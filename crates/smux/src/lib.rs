@@ -68,6 +68,7 @@ mod error;
 mod input;
 mod mux;
 mod output;
+mod quiet;
 mod stats;
 mod stream;
 mod table;

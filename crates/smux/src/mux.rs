@@ -7,6 +7,7 @@ use crate::config::{ASSUMED_WINDOW, Config, LARGEST_WINDOW};
 use crate::error::{OpenError, StreamError};
 use crate::input::Input;
 use crate::output::Output;
+use crate::quiet::{Moment, QuietClock};
 use crate::stats::Stats;
 use crate::stream::{Fin, Hold, Stream};
 use crate::table::{Key, Table};
@@ -72,10 +73,9 @@ pub struct Mux {
     round_trip: Option<Duration>,
     keepalive: Option<Duration>,
     fin_quiet: Option<Duration>,
-    /// No stream has been quiet for longer than since then. `None`: the peer cannot reach us.
-    quiet_from: Option<Instant>,
+    pub(crate) quiet_clock: QuietClock,
     /// Streams whose held FIN waits for quiet, by when that began; it may have begun anew since.
-    held: BinaryHeap<Reverse<(Instant, Key)>>,
+    held: BinaryHeap<Reverse<(Moment, Key)>>,
 }
 
 impl Mux {
@@ -107,7 +107,7 @@ impl Mux {
             round_trip: None,
             keepalive: None,
             fin_quiet: None,
-            quiet_from: Some(now),
+            quiet_clock: QuietClock::new(now),
             held: BinaryHeap::new(),
             config,
         }
@@ -346,19 +346,21 @@ impl Mux {
         if let Some(stream) = self.table.get_mut(key)
             && stream.hold == Hold::Unacknowledged
         {
-            stream.hold = Hold::QuietSince(now);
-            self.held.push(Reverse((now, key)));
+            let since = self.quiet_clock.moment(now);
+            stream.hold = Hold::QuietSince(since);
+            self.held.push(Reverse((since, key)));
         }
     }
 
     /// Nothing can arrive until [`Mux::resume_fin_quiet`]: silence tells nothing, and no held FIN goes because of it.
-    pub fn pause_fin_quiet(&mut self) {
-        self.quiet_from = None;
+    pub fn pause_fin_quiet(&mut self, now: Instant) {
+        self.quiet_clock.pause(now);
     }
 
-    /// The peer can reach us again: from now on its silence counts, for all streams anew.
+    /// The peer can reach us again, or in another way: its silence counts from now on, and what there was of it before
+    /// counts as well, but for the last quarter of the quiet time.
     pub fn resume_fin_quiet(&mut self, now: Instant) {
-        self.quiet_from = Some(now);
+        self.quiet_clock.resume(now);
     }
 
     /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that
@@ -456,8 +458,8 @@ impl Mux {
     }
 
     /// When the FIN of a stream that has been quiet since then goes.
-    fn fin_deadline(&self, since: Instant) -> Option<Instant> {
-        Some(since.max(self.quiet_from?) + self.fin_quiet?)
+    fn fin_deadline(&self, since: Moment) -> Option<Instant> {
+        self.quiet_clock.deadline(since, self.fin_quiet?)
     }
 
     /// Lets the stream's FIN go.

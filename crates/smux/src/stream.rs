@@ -15,6 +15,7 @@
 
 use crate::buffer::Queue;
 use crate::config::{Config, LARGEST_WINDOW};
+use crate::quiet::Moment;
 use crate::wire::{StreamId, Upd};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ pub(crate) enum Hold {
     /// The peer has not acknowledged the data before it.
     Unacknowledged,
     /// The peer may be answering: nothing has arrived since then.
-    QuietSince(Instant),
+    QuietSince(Moment),
 }
 
 #[derive(Debug)]

@@ -147,7 +147,7 @@ fn a_million_broken_pieces_do_no_harm() {
             parse(&out);
             while let Some(event) = mux.poll_event() {
                 match (event, random.below(4)) {
-                    (Event::FinHeld(_), 0) => mux.pause_fin_quiet(),
+                    (Event::FinHeld(_), 0) => mux.pause_fin_quiet(now),
                     (Event::FinHeld(id), _) => mux.start_fin_quiet(now, id),
                     (_, 0) => mux.resume_fin_quiet(now),
                     _ => {}

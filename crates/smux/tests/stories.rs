@@ -159,31 +159,28 @@ fn a_held_fin_goes_when_the_stream_is_quiet() {
     assert_eq!(read_all(&mut pair.client, pair.now, id).0.len(), 30);
 }
 
-/// While nothing can arrive, that nothing arrives tells nothing.
+/// While nothing can arrive, that nothing arrives tells nothing. Paths that live shorter than the quiet time let the FIN go
+/// all the same, later.
 #[test]
-fn the_quiet_before_a_held_fin_begins_anew_when_the_peer_can_be_heard_again() {
+fn the_quiet_before_a_held_fin_is_the_time_in_which_the_peer_could_have_spoken() {
     let mut pair = Pair::new(Config::default());
-    let ids = [pair.open(), pair.open()];
+    let id = pair.open();
     pair.client.set_fin_quiet(Some(ms(1_000)));
-    for id in ids {
-        pair.client.finish(id).expect("an open stream");
-    }
+    pair.client.finish(id).expect("an open stream");
     assert_eq!(sent(&mut pair.client, pair.now), []);
-    pair.client.start_fin_quiet(pair.now, ids[0]);
-    pair.wait(ms(900));
-    pair.client.pause_fin_quiet();
-    assert_eq!(pair.client.poll_timeout(), None);
-    pair.wait(ms(60_000));
-    pair.client.resume_fin_quiet(pair.now);
-    assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(1_000)));
-    pair.wait(ms(500));
-    pair.client.start_fin_quiet(pair.now, ids[1]);
-    pair.wait(ms(499));
+    pair.client.start_fin_quiet(pair.now, id);
+    for _ in 0..3 {
+        pair.wait(ms(300));
+        pair.client.pause_fin_quiet(pair.now);
+        assert_eq!(pair.client.poll_timeout(), None);
+        pair.wait(ms(60_000));
+        pair.client.resume_fin_quiet(pair.now);
+    }
+    assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(250)), "what was lost on the way may still come again");
+    pair.wait(ms(249));
     assert!(!pair.client.wants_transmit());
     pair.wait(ms(1));
     assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
-    pair.wait(ms(500));
-    assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 5, 0)]);
     assert_eq!(pair.client.poll_timeout(), None);
 }
 

@@ -98,7 +98,7 @@ impl Engine {
         kcp.suspend();
         let mut mux = Mux::new(now, side, mux_config);
         mux.set_keepalive(now, None);
-        mux.pause_fin_quiet();
+        mux.pause_fin_quiet(now);
         let mut engine = Self {
             kcp,
             mux,
@@ -170,7 +170,7 @@ impl Engine {
     pub(crate) fn suspend(&mut self, now: Instant) {
         self.attached = false;
         self.kcp.suspend();
-        self.mux.pause_fin_quiet();
+        self.mux.pause_fin_quiet(now);
         self.update_keepalive(now);
     }
 
