@@ -210,3 +210,29 @@ fn a_silent_newcomer_waits_until_the_old_carrier_fails() {
     assert!(!sim.intruder_got(newcomer).is_empty(), "used at once when the old one had failed");
     sim.run_until_done(secs(30));
 }
+
+/// Of two newcomers the later one has taken over. The earlier one comes too late with its first word.
+#[test]
+fn an_older_newcomer_does_not_take_over_from_a_newer_one() {
+    let mut sim = Sim::new("an_older_newcomer_does_not_take_over_from_a_newer_one")
+        .link(Link::new(ms(50)))
+        .go_client(Go::new(Fin::Old))
+        .tapped()
+        // The client sees the end of the first carrier, the server does not.
+        .carriers(|number| match number {
+            1 => {
+                vec![Fault::new(When::After(secs(2)), How::StallUp), Fault::new(When::After(ms(2_010)), How::HalfDown)]
+            }
+            _ => Vec::new(),
+        })
+        .traffic(Traffic::upload(200_000).paced(1_000, ms(20)));
+    sim.run_for(secs(1));
+    let early = sim.intrude(&[]);
+    sim.run_for(secs(2));
+    assert_eq!(sim.server().current().map(|id| id.0), Some(3));
+    let valid = sim.seen().iter().find(|seen| seen.way == Way::Up && seen.pushes().count() > 0).expect("data").clone();
+    sim.inject(early, Way::Up, &valid.packet);
+    sim.run_for(secs(1));
+    assert_eq!(sim.server().current().map(|id| id.0), Some(3));
+    sim.run_until_done(secs(60));
+}

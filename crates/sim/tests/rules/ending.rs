@@ -1,5 +1,8 @@
 //! How sessions, streams and carriers end without losing anything.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use turbotunnel::SessionError;
 use turbotunnel::control::ByeReason;
 use turbotunnel_sim::{Dial, How, KIB, Link, MIB, Reading, Side, Sim, Traffic, ms, secs};
@@ -69,16 +72,18 @@ fn a_bye_discards_no_unread_data() {
 /// `Delivered` means that the peer's engine has all of the stream: its application gets it even if nobody is ever heard again.
 #[test]
 fn delivered_means_acknowledged() {
+    let cut_off = Rc::new(Cell::new(false));
+    let told = cut_off.clone();
     let slow = Reading::Slow { bytes: 1_000, every: ms(100) };
     let mut sim = Sim::new("delivered_means_acknowledged")
-        .link(Link::new(ms(20)).rate(200 * KIB))
-        .every(ms(300), How::Rst)
+        .link(Link::new(ms(50)).rate(200 * KIB))
+        .every(ms(700), How::Rst)
         .traffic(Traffic::upload(100_000).server_reads(slow))
-        .dials(|_, at| if at < secs(3) { Dial::Connect } else { Dial::BlackHole });
+        .dials(move |_, _| if told.get() { Dial::BlackHole } else { Dial::Connect });
     sim.run_until(secs(3), |sim| sim.client_app().delivered(0));
+    cut_off.set(true);
     assert!(sim.server_app().received() < 100_000);
-    sim.strike(How::Stall);
-    sim.run_for(secs(3));
+    sim.strike(How::Rst);
     sim.run_until(secs(60), |sim| sim.server_app().is_done());
 }
 

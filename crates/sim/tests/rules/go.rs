@@ -1,6 +1,7 @@
 //! The Go programs of the worked example, in either place.
 
-use turbotunnel_sim::{Fin, Go, How, Link, MIB, Sim, Traffic, ms, secs};
+use kcp::wire::Command;
+use turbotunnel_sim::{Fin, Go, How, Link, MIB, Sim, Traffic, Way, ms, secs};
 
 const FINS: [Fin; 3] = [Fin::Old, Fin::Mid, Fin::New];
 
@@ -60,5 +61,24 @@ fn an_echo_of_a_go_client_survives_cuts() {
             sim.run_until_done(secs(60));
             assert!(sim.server_stats().cuts >= 2);
         }
+    }
+}
+
+/// It knows no HELLO, so it is asked for its window on each new carrier: any answer tells what it has, and whether it is still the peer.
+#[test]
+fn a_go_server_is_asked_on_every_new_carrier() {
+    let mut sim = Sim::new("a_go_server_is_asked_on_every_new_carrier")
+        .link(Link::new(ms(20)))
+        .go_server(Go::new(Fin::Old))
+        .tapped()
+        .every(secs(1), How::Rst)
+        .traffic(Traffic::echo(100_000).paced(500, ms(20)).finishes_last());
+    sim.run_until_done(secs(60));
+    let carriers = sim.dialled() as u32;
+    assert!(carriers >= 4);
+    for carrier in 2..=carriers {
+        let up = sim.seen().iter().filter(|seen| seen.carrier == carrier && seen.way == Way::Up);
+        let first = up.flat_map(|seen| seen.segments()).next().expect("something was said");
+        assert_eq!(first.cmd, Command::Wask, "on carrier {carrier}");
     }
 }
