@@ -82,6 +82,7 @@ impl SessionMap {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a point to count virtual time from")]
 mod tests {
     use super::*;
     use crate::Config;

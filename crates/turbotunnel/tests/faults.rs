@@ -1,5 +1,7 @@
 //! What a session must not leave behind, claim, or fall for: each test is named after something that once went wrong.
 
+#![allow(clippy::disallowed_methods, reason = "a point to count virtual time from")]
+
 #[allow(unreachable_pub, dead_code, reason = "a module of these tests only")]
 mod common;
 
