@@ -59,6 +59,8 @@ pub(crate) struct Engine {
     fins: VecDeque<(Sn, StreamId)>,
     /// FINs held back: where the segments with the data before each end, in order.
     held_fins: VecDeque<(Sn, StreamId)>,
+    /// The peer has broken smux's protocol: what KCP still has means nothing.
+    failed: bool,
     /// Every stream is finished; no FIN is held back.
     closing: bool,
     events: VecDeque<EngineEvent>,
@@ -107,6 +109,7 @@ impl Engine {
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
             held_fins: VecDeque::new(),
+            failed: false,
             closing: false,
             events: VecDeque::new(),
             srtt: None,
@@ -212,15 +215,17 @@ impl Engine {
         Ok(Some(received))
     }
 
-    /// Moves bytes in order from KCP to smux, as far as smux has room. What stays closes KCP's window.
+    /// Moves bytes in order from KCP to smux, as far as smux has room. What stays closes KCP's window. A protocol error is told once.
     fn pass_up(&mut self, now: Instant) -> Result<(), SessionError> {
-        while self.mux.has_room() {
+        let mut result = Ok(());
+        while !self.failed && self.mux.has_room() {
             let Some(chunk) = self.kcp.peek() else { break };
-            self.mux.handle_bytes(now, chunk)?;
+            result = self.mux.handle_bytes(now, chunk);
+            self.failed = result.is_err();
             self.kcp.consume();
         }
         self.collect_events();
-        Ok(())
+        Ok(result?)
     }
 
     /// A Go program drops the packets of its own that overrun a queue of 32, so it must not be tempted: what may be on its way is that queue on
@@ -357,11 +362,15 @@ impl Engine {
         self.mux.write(id, bytes)
     }
 
-    /// As [`Mux::read`]; the place that reading made is filled from KCP at once.
-    pub(crate) fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
-        let read = self.mux.read(now, id, buf).map_err(ReadError::Stream)?;
-        self.pass_up(now).map_err(ReadError::Session)?;
-        Ok(read)
+    /// As [`Mux::read`]; the place that reading made is filled from KCP at once. That may end the session, whatever was read.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        buf: &mut [u8],
+    ) -> (Result<Option<usize>, StreamError>, Result<(), SessionError>) {
+        let read = self.mux.read(now, id, buf);
+        (read, self.pass_up(now))
     }
 
     pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
@@ -407,9 +416,4 @@ impl Engine {
 /// Segments that answer one of ours.
 fn answers(stats: &kcp::Stats) -> u64 {
     stats.acks_received + stats.wins_received
-}
-
-pub(crate) enum ReadError {
-    Stream(StreamError),
-    Session(SessionError),
 }

@@ -15,7 +15,7 @@ use smux::{OpenError, Side, StreamError, StreamId};
 use crate::config::Config;
 use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
 use crate::encapsulation::MAX_PACKET;
-use crate::engine::{Engine, EngineEvent, PeerKind, ReadError};
+use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
 pub use crate::path::{Action, CarrierId};
 use crate::path::{Change, Path};
@@ -261,8 +261,7 @@ impl Tunnel {
             }
             Ok(None) => false,
             Err(error) => {
-                self.say_bye(ByeReason::Protocol);
-                self.end(error);
+                self.fail(error);
                 false
             }
         }
@@ -652,6 +651,14 @@ impl Tunnel {
         }
     }
 
+    /// The peer broke the protocol: nothing more can be understood.
+    fn fail(&mut self, error: SessionError) {
+        if self.ended.is_none() {
+            self.say_bye(ByeReason::Protocol);
+            self.end(error);
+        }
+    }
+
     fn end(&mut self, error: SessionError) {
         self.path.stop();
         self.ended = Some(error.clone());
@@ -702,19 +709,15 @@ impl Tunnel {
     ///
     /// The session is over and everything that had arrived is read, or the stream is closed.
     pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamFailure> {
-        match self.engine.read(now, id, buf) {
-            Ok(None) => {
-                self.alive()?;
-                Ok(None)
-            }
-            Ok(read) => Ok(read),
-            Err(ReadError::Stream(error)) => Err(error.into()),
-            Err(ReadError::Session(error)) => {
-                self.say_bye(ByeReason::Protocol);
-                self.end(error.clone());
-                Err(error.into())
-            }
+        let (read, session) = self.engine.read(now, id, buf);
+        if let Err(error) = session {
+            self.fail(error);
         }
+        let read = read?;
+        if read.is_none() {
+            self.alive()?;
+        }
+        Ok(read)
     }
 
     /// Half-close: the peer reads to the end of what was written; reading goes on. [`Event::Delivered`] follows.
@@ -732,8 +735,7 @@ impl Tunnel {
     /// The application lets go of the stream: what was written is still sent, what comes is thrown away.
     pub fn close_stream(&mut self, now: Instant, id: StreamId) {
         if let Err(error) = self.engine.close_stream(now, id) {
-            self.say_bye(ByeReason::Protocol);
-            self.end(error);
+            self.fail(error);
         }
         self.advance(now);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kcp::wire::Command;
 use smux::StreamId;
-use turbotunnel::tunnel::{Action, CarrierId};
+use turbotunnel::tunnel::{Action, CarrierId, Event, StreamFailure};
 use turbotunnel::{CarrierEnd, Config, PeerKind, SessionError, Tunnel};
 
 const CONV: u32 = 7;
@@ -278,4 +278,48 @@ fn no_fin_is_held_back_by_a_session_that_closes() {
         assert!(pair.now < began + 900 * MS, "a FIN is held back");
     }
     assert_eq!(pair.client.ended(), Some(&SessionError::Closed));
+}
+
+// Protocol errors.
+
+const SYN: [u8; 8] = [2, 0, 0, 0, 3, 0, 0, 0];
+const DATA: [u8; 8] = [2, 2, 4, 0, 3, 0, 0, 0];
+
+/// The broken frame ends the session, and every byte before it can be read all the same.
+#[test]
+fn what_came_before_a_protocol_error_can_be_read() {
+    let now = Instant::now();
+    let mut tunnel = server(now);
+    let carrier = tunnel.attach(now);
+    tunnel.handle_packet(now, carrier, &push(0, 0, &[&NOP[..], &SYN, &DATA, b"good"].concat()));
+    tunnel.handle_packet(now, carrier, &push(1, 0, &[9; 8]));
+    let ended = tunnel.ended().cloned();
+    assert!(matches!(ended, Some(SessionError::Protocol(_))), "{ended:?}");
+    let id = tunnel.accept().expect("a stream");
+    let mut buf = [0; 2];
+    assert_eq!((tunnel.read(now, id, &mut buf), &buf), (Ok(Some(2)), b"go"));
+    assert_eq!((tunnel.read(now, id, &mut buf), &buf), (Ok(Some(2)), b"od"));
+    assert!(matches!(tunnel.read(now, id, &mut buf), Err(StreamFailure::Session(SessionError::Protocol(_)))));
+    tunnel.close_stream(now, id);
+    assert_eq!(tunnel.ended().cloned(), ended);
+}
+
+/// The broken frame waits in front of full buffers: the read that makes room finds it, and loses nothing of what it has read.
+#[test]
+fn a_read_that_finds_a_protocol_error_keeps_its_bytes() {
+    let now = Instant::now();
+    let mut config = Config::default();
+    config.max_buffered = 1;
+    let mut tunnel = Tunnel::server(now, config, CONV, [1; 8]);
+    let carrier = tunnel.attach(now);
+    tunnel.handle_packet(now, carrier, &push(0, 0, &[&NOP[..], &SYN, &DATA, b"good"].concat()));
+    tunnel.handle_packet(now, carrier, &push(1, 0, &[9; 8]));
+    assert_eq!(tunnel.ended(), None, "nobody has looked at it yet");
+    let id = tunnel.accept().expect("a stream");
+    let mut buf = [0; 9];
+    assert_eq!(tunnel.read(now, id, &mut buf), Ok(Some(4)));
+    assert!(matches!(tunnel.ended(), Some(SessionError::Protocol(_))));
+    let told: Vec<_> = std::iter::from_fn(|| tunnel.poll_event()).collect();
+    assert_eq!(told.iter().filter(|event| matches!(event, Event::Ended(_))).count(), 1);
+    assert!(tunnel.read(now, id, &mut buf).is_err());
 }
