@@ -1,6 +1,7 @@
 //! A blackholed connection reports no error. It is noticed by asking when something is owed.
 
-use turbotunnel_sim::{Fin, Go, How, Link, Sim, Traffic, Way, ms, secs};
+use turbotunnel::CarrierEnd;
+use turbotunnel_sim::{Dial, Fin, Go, How, Link, Side, Sim, Traffic, Way, ms, secs};
 
 const STALLS: [How; 3] = [How::Stall, How::StallUp, How::StallDown];
 
@@ -48,4 +49,48 @@ fn silence_of_a_go_server_is_noticed_within_eight_seconds() {
             }
         }
     }
+}
+
+/// One answer of a Go server was dropped. It is asked again before its carrier is given up.
+#[test]
+fn a_dropped_answer_of_a_go_server_costs_no_carrier() {
+    let mut sim = Sim::new("a_dropped_answer_of_a_go_server_costs_no_carrier")
+        .link(Link::new(ms(20)))
+        .go_server(Go::new(Fin::Old))
+        .traffic(Traffic::turns(1, 100, 100).stays_open());
+    sim.run_for(secs(1));
+    sim.lose(Way::Down, 1);
+    sim.run_for(secs(20));
+    assert!(sim.client_stats().probes >= 2);
+    assert_eq!(sim.client_stats().carriers, 1);
+}
+
+/// The client has long dialled another one, if it still lives. The server leaves it time, and then lets go of the connection.
+#[test]
+fn a_silent_carrier_is_closed_by_the_server_after_a_minute() {
+    let mut sim = Sim::new("a_silent_carrier_is_closed_by_the_server_after_a_minute")
+        .link(Link::new(ms(20)))
+        .at(secs(2), How::Stall)
+        .dials(|number, _| if number == 1 { Dial::Connect } else { Dial::BlackHole })
+        .traffic(Traffic::download(1_000_000).paced(1_000, ms(10)));
+    sim.run_for(secs(100));
+    let [(at, why)] = crate::losses(&sim, Side::Server)[..] else { panic!("one carrier was lost") };
+    assert_eq!(why, CarrierEnd::Silent);
+    assert!((secs(62)..=secs(67)).contains(&at), "{at:?}");
+    assert!(sim.server().ended().is_none());
+}
+
+/// A silent carrier was replaced and never comes to its end. The client reads it for ten seconds more, no longer.
+#[test]
+fn a_replaced_carrier_that_does_not_end_is_dropped() {
+    let mut sim = Sim::new("a_replaced_carrier_that_does_not_end_is_dropped")
+        .link(Link::new(ms(20)))
+        .at(secs(2), How::StallDown)
+        .traffic(Traffic::download(1_000_000).paced(1_000, ms(20)));
+    sim.run_until(secs(10), |sim| sim.client_stats().carriers == 2);
+    sim.run_for(ms(9_900));
+    assert_eq!(sim.connections(), 2);
+    sim.run_for(ms(200));
+    assert_eq!(sim.connections(), 1);
+    sim.run_until_done(secs(40));
 }
