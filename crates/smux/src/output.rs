@@ -200,6 +200,7 @@ impl Mux {
             stream.fin = Fin::SentTwice;
         } else {
             stream.fin = Fin::Sent;
+            self.stats.fins_sent += 1;
             self.events.push_back(Event::FinSent(id));
         }
         // The second follows at once.

@@ -16,6 +16,8 @@ pub struct Stats {
     pub frames_sent: u64,
     /// Payload bytes of data frames written.
     pub bytes_sent: u64,
+    /// FINs written that end the data of a stream of ours: not the second ones, nor refusals.
+    pub fins_sent: u64,
     /// Frames read, of any kind.
     pub frames_received: u64,
     /// Payload bytes of data frames that reached a stream.

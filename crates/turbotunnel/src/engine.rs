@@ -152,7 +152,8 @@ impl Engine {
 
     fn update_keepalive(&mut self, now: Instant) {
         let interval = match (self.keepalive, self.peer) {
-            _ if !self.attached => None,
+            // One who closes has said all, and waits for no one who is silent.
+            _ if !self.attached || self.closing => None,
             (Some(interval), PeerKind::Go) => Some(interval.min(GO_KEEPALIVE)),
             (interval, _) => interval,
         };
@@ -383,9 +384,10 @@ impl Engine {
     }
 
     /// Every stream is finished, at once: what a Go program still has to say is not waited for.
-    pub(crate) fn finish_all(&mut self) {
+    pub(crate) fn finish_all(&mut self, now: Instant) {
         self.closing = true;
         self.update_fin_quiet();
+        self.update_keepalive(now);
         self.mux.finish_all();
     }
 
@@ -407,9 +409,10 @@ impl Engine {
         self.srtt
     }
 
-    /// All that was written has been sent and acknowledged.
-    pub(crate) fn is_done(&self) -> bool {
-        self.mux.is_quiet() && self.kcp.all_acknowledged()
+    /// How much was said on streams so far: data and their ends, sent or dropped. Grows with each word; keepalives and window updates are none.
+    pub(crate) fn said(&self) -> u64 {
+        let stats = self.mux.stats();
+        stats.bytes_sent + stats.bytes_unsent + stats.fins_sent
     }
 }
 

@@ -101,8 +101,12 @@ pub struct Stats {
 
 #[derive(Debug)]
 struct Closing {
+    /// [`Engine::said`], when last looked at.
+    said: u64,
+    /// Where the segments with all that end; what follows is about the carrier or the other direction.
+    end: Sn,
     una: Sn,
-    /// How long nothing was acknowledged although a carrier was up that could be trusted, until `running`.
+    /// How long nothing was said or acknowledged although a carrier was up that could be trusted, until `running`.
     stuck: Duration,
     /// Since when that is so again.
     running: Option<Instant>,
@@ -467,6 +471,7 @@ impl Tunnel {
             return false;
         }
         self.update_owed(now);
+        self.note_closing(now);
         self.stats.packets_sent += 1;
         true
     }
@@ -613,29 +618,40 @@ impl Tunnel {
     /// still sends is not waited for.
     pub fn close(&mut self, now: Instant) {
         if self.closing.is_none() && self.ended.is_none() {
-            self.engine.finish_all();
-            self.closing = Some(Closing { una: self.engine.kcp().una(), stuck: Duration::ZERO, running: None });
+            self.engine.finish_all(now);
+            let (una, end) = (self.engine.kcp().una(), self.engine.kcp().end());
+            self.closing = Some(Closing { said: self.engine.said(), end, una, stuck: Duration::ZERO, running: None });
             self.advance(now);
+        }
+    }
+
+    /// Watches whether a closing session comes nearer to its end. Keepalives and window updates do not bring it nearer, and a new carrier alone
+    /// does not either.
+    fn note_closing(&mut self, now: Instant) {
+        let runs = self.path.current().is_some() && !self.path.is_in_doubt();
+        let (said, una, end) = (self.engine.said(), self.engine.kcp().una(), self.engine.kcp().end());
+        let Some(closing) = &mut self.closing else { return };
+        let acknowledged = closing.una != una && closing.una.distance_from(closing.end) < 0;
+        if closing.said != said {
+            *closing = Closing { said, end, una, stuck: Duration::ZERO, running: None };
+        } else if acknowledged {
+            *closing = Closing { una, stuck: Duration::ZERO, running: None, ..*closing };
+        }
+        if runs {
+            closing.running.get_or_insert(now);
+        } else if let Some(since) = closing.running.take() {
+            closing.stuck += now.saturating_duration_since(since);
         }
     }
 
     /// True if that ended the session.
     fn finish_closing(&mut self, now: Instant) -> bool {
-        let una = self.engine.kcp().una();
-        let attached = self.path.current().is_some();
-        let runs = attached && !self.path.is_in_doubt();
-        let Some(closing) = &mut self.closing else { return false };
-        if !attached || closing.una != una {
-            *closing = Closing { una, stuck: Duration::ZERO, running: None };
-        }
-        if runs {
-            closing.running.get_or_insert(now);
-        } else if let Some(since) = closing.running.take() {
-            closing.stuck += now - since;
-        }
+        self.note_closing(now);
+        let Some(closing) = &self.closing else { return false };
+        let done = self.engine.mux().is_quiet() && self.engine.kcp().una().distance_from(closing.end) >= 0;
         // With nobody there yet and nothing to say there is nothing to wait for.
         let pointless = !self.heard && self.engine.mux().stats().streams_opened == 0;
-        if !self.engine.is_done() && !pointless {
+        if !done && !pointless {
             return false;
         }
         self.say_bye(ByeReason::Done);

@@ -75,8 +75,13 @@ struct Pair {
 
 impl Pair {
     fn connected() -> Self {
+        Self::with(Config::default())
+    }
+
+    /// `config`: the client's.
+    fn with(config: Config) -> Self {
         let now = Instant::now();
-        let client = Tunnel::client(now, Config::default(), CONV, 1);
+        let client = Tunnel::client(now, config, CONV, 1);
         let mut pair = Self { now, client, server: server(now), carriers: None, dial: None, asked: None };
         pair.wait(Duration::ZERO);
         pair.connect();
@@ -322,4 +327,78 @@ fn a_read_that_finds_a_protocol_error_keeps_its_bytes() {
     let told: Vec<_> = std::iter::from_fn(|| tunnel.poll_event()).collect();
     assert_eq!(told.iter().filter(|event| matches!(event, Event::Ended(_))).count(), 1);
     assert!(tunnel.read(now, id, &mut buf).is_err());
+}
+
+// Closing.
+
+impl Pair {
+    /// The server acknowledges, but its application does not read: 200,000 bytes wait behind its window.
+    fn stuffed(config: Config) -> Self {
+        let mut pair = Self::with(config);
+        let id = pair.client.open(pair.now).expect("a stream");
+        assert_eq!(pair.client.write(id, &[0; 262_144]), Ok(262_144));
+        pair.run(100 * MS);
+        assert_eq!(pair.client.write(id, &[0; 200_000]), Ok(200_000));
+        pair.run(100 * MS);
+        pair
+    }
+}
+
+/// Keepalives and window updates are acknowledged all the time, the data behind the peer's window never moves.
+#[test]
+fn a_close_does_not_wait_for_ever_because_keepalives_are_acknowledged() {
+    let mut config = Config::default();
+    config.keepalive = Some(5_000 * MS);
+    let mut pair = Pair::stuffed(config);
+    // The peer goes on talking on another stream, which is read: updates go out.
+    let talk = pair.server.open(pair.now).expect("a stream");
+    pair.client.close(pair.now);
+    let began = pair.now;
+    let mut buf = vec![0; 64 << 10];
+    while pair.client.ended().is_none() {
+        pair.server.write(talk, &[0; 40_000]).expect("an open stream");
+        pair.run(500 * MS);
+        while pair.client.read(pair.now, talk, &mut buf).is_ok_and(|read| read.is_some()) {}
+        assert!(pair.now < began + 15_000 * MS, "close hangs");
+    }
+    assert!(pair.now >= began + 10_000 * MS);
+    assert!(matches!(pair.client.ended(), Some(SessionError::ClosedUnacknowledged { .. })));
+}
+
+/// Everything is acknowledged, and the peer goes on talking: there is always an update on its way, which nobody has to wait for.
+#[test]
+fn a_close_does_not_wait_for_window_updates() {
+    let mut pair = Pair::connected();
+    let talk = pair.server.open(pair.now).expect("a stream");
+    pair.client.close(pair.now);
+    assert_eq!(pair.client.ended(), Some(&SessionError::Closed), "nothing was said");
+    let mut pair = Pair::connected();
+    assert_eq!(talk, pair.server.open(pair.now).expect("a stream"));
+    pair.server.write(talk, &[0; 200_000]).expect("an open stream");
+    let id = pair.client.open(pair.now).expect("a stream");
+    pair.client.write(id, b"last words").expect("an open stream");
+    pair.pump();
+    pair.client.close(pair.now);
+    pair.up(true);
+    // An update leaves behind the last words, and is not acknowledged.
+    assert_eq!(pair.client.read(pair.now, talk, &mut [0; 100_000]), Ok(Some(100_000)));
+    assert!(pair.up(false) > 0);
+    pair.down();
+    assert_eq!(pair.client.ended(), Some(&SessionError::Closed));
+}
+
+/// A carrier lost every nine seconds does not begin the limit anew.
+#[test]
+fn the_limit_of_close_goes_on_where_it_was_on_the_next_carrier() {
+    let mut pair = Pair::stuffed(Config::default());
+    pair.client.close(pair.now);
+    pair.run(9_000 * MS);
+    assert_eq!(pair.client.ended(), None);
+    pair.cut();
+    pair.wait(3_000 * MS);
+    pair.connect();
+    pair.run(500 * MS);
+    assert_eq!(pair.client.ended(), None, "time without a carrier does not count");
+    pair.run(1_500 * MS);
+    assert!(matches!(pair.client.ended(), Some(SessionError::ClosedUnacknowledged { .. })));
 }
