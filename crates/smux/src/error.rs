@@ -60,7 +60,7 @@ pub enum StreamError {
     /// The application has finished writing with [`crate::Mux::finish`].
     #[error("the stream was finished")]
     Finished,
-    /// The peer has closed the stream altogether; what it had not read is lost.
+    /// The peer has closed the stream altogether: nothing more can be written, or what was written is lost in part.
     #[error("the peer has closed the stream")]
     ClosedByPeer,
 }

@@ -195,8 +195,9 @@ impl Mux {
             self.release_fin(key);
         } else if !stream.peer_closed {
             stream.peer_closed = true;
+            stream.lost = !stream.send.is_empty();
             if !stream.let_go {
-                self.events.push_back(Event::ClosedByPeer(id));
+                self.events.push_back(Event::ClosedByPeer { id, lost: stream.lost });
             }
             if std::mem::take(&mut stream.wants_write) {
                 self.events.push_back(Event::Writable(id));

@@ -35,13 +35,19 @@ pub enum Event {
     Readable(StreamId),
     /// A write to this stream took nothing; now there is room (half the buffer), or an error to see.
     Writable(StreamId),
-    /// The stream's FIN went out with the last [`Mux::poll_transmit`].
+    /// The stream's FIN went out with the last [`Mux::poll_transmit`], behind all that was written.
     FinSent(StreamId),
     /// The stream's FIN is held ([`Mux::set_fin_quiet`]). All data before it is out; once the peer has it, call
     /// [`Mux::start_fin_quiet`].
     FinHeld(StreamId),
     /// The peer closed the stream altogether. Writes fail from now on; what it had not read is lost.
-    ClosedByPeer(StreamId),
+    ClosedByPeer {
+        /// Which.
+        id: StreamId,
+        /// Written bytes were dropped unsent. [`Mux::finish`] fails from now on, and no [`Event::FinSent`] comes. What the
+        /// peer got and did not read is not known here.
+        lost: bool,
+    },
     /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
     Finished(StreamId),
 }
@@ -218,10 +224,13 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// The stream was closed.
+    /// The stream was closed: by us, or by the peer before all that was written had been sent.
     pub fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let key = self.key(id)?;
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.lost {
+            return Err(StreamError::ClosedByPeer);
+        }
         if stream.fin == Fin::Open {
             stream.fin = Fin::Wanted;
             stream.wants_write = false;

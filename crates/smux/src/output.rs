@@ -201,7 +201,9 @@ impl Mux {
         } else {
             stream.fin = Fin::Sent;
             self.stats.fins_sent += 1;
-            self.events.push_back(Event::FinSent(id));
+            if !stream.lost {
+                self.events.push_back(Event::FinSent(id));
+            }
         }
         // The second follows at once.
         stream.in_turns = stream.fin_is_next();

@@ -75,6 +75,8 @@ pub(crate) struct Stream {
     pub(crate) peer_fin: bool,
     /// The peer's second FIN: it does not read either.
     pub(crate) peer_closed: bool,
+    /// Because of that, written bytes were dropped unsent.
+    pub(crate) lost: bool,
     /// The application has let go.
     pub(crate) let_go: bool,
     /// The application knows that there is no more to read.
@@ -112,6 +114,7 @@ impl Stream {
             hold: Hold::No,
             peer_fin: false,
             peer_closed: false,
+            lost: false,
             let_go: false,
             end_told: false,
             wants_read: false,

@@ -89,13 +89,31 @@ fn close_tells_the_writer_at_the_other_end() {
 
     let twice = [frame(Fin, 3, b""), frame(Fin, 3, b"")].concat();
     pair.client.handle_bytes(pair.now, &twice).expect("two FINs");
-    assert_eq!(events(&mut pair.client), [Event::ClosedByPeer(id), Event::Writable(id)]);
+    assert_eq!(events(&mut pair.client), [Event::ClosedByPeer { id, lost: true }, Event::Writable(id)]);
     assert_eq!(pair.client.write(id, b"x"), Err(StreamError::ClosedByPeer));
+    assert_eq!(pair.client.finish(id), Err(StreamError::ClosedByPeer), "there is no end to what is not there");
     assert_eq!(pair.client.stats().bytes_unsent, 262_144, "what nobody would read is dropped");
     assert!(pair.client.is_quiet());
     pair.client.close(id);
     assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
+    assert_eq!(events(&mut pair.client), [Event::Finished(id)], "that FIN is not the end of what was written");
     assert_eq!(pair.client.streams(), 0);
+}
+
+/// The peer lets go when it has everything: nothing is lost.
+#[test]
+fn a_stream_that_the_peer_closed_can_be_finished_if_all_was_sent() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert_eq!(pair.client.write(id, b"all"), Ok(3));
+    pair.run();
+    pair.server.close(id);
+    pair.run();
+    assert_eq!(events(&mut pair.client), [Event::ClosedByPeer { id, lost: false }]);
+    assert_eq!(pair.client.write(id, b"x"), Err(StreamError::ClosedByPeer));
+    assert_eq!(pair.client.finish(id), Ok(()));
+    pair.run();
+    assert_eq!(events(&mut pair.client), [Event::FinSent(id)]);
 }
 
 #[test]

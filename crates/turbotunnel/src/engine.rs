@@ -75,6 +75,7 @@ pub(crate) enum EngineEvent {
     Readable(StreamId),
     Writable(StreamId),
     Delivered(StreamId),
+    ClosedByPeer { id: StreamId, lost: bool },
 }
 
 impl Engine {
@@ -296,6 +297,7 @@ impl Engine {
                 smux::Event::Incoming => EngineEvent::Incoming,
                 smux::Event::Readable(id) => EngineEvent::Readable(id),
                 smux::Event::Writable(id) => EngineEvent::Writable(id),
+                smux::Event::ClosedByPeer { id, lost } => EngineEvent::ClosedByPeer { id, lost },
                 smux::Event::FinSent(id) => {
                     self.fins.push_back((sn, id));
                     continue;

@@ -37,6 +37,8 @@ pub(crate) struct StreamWaiters {
     pub finisher: Vec<Waker>,
     /// The peer has acknowledged everything up to our FIN.
     pub delivered: bool,
+    /// The peer has let go of the stream, and written bytes were thrown away unsent.
+    pub lost: bool,
 }
 
 pub(crate) struct State {
@@ -149,6 +151,14 @@ impl State {
                 Event::Delivered(id) => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
                         waiters.delivered = true;
+                        wakers.append(&mut waiters.finisher);
+                    }
+                }
+                Event::ClosedByPeer { id, lost } => {
+                    if let Some(waiters) = self.streams.get_mut(&id) {
+                        waiters.lost = lost;
+                        wakers.push(waiters.reader.take());
+                        wakers.push(waiters.writer.take());
                         wakers.append(&mut waiters.finisher);
                     }
                 }

@@ -70,7 +70,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// The session ended before.
+    /// The session ended before, or the peer let go of the stream before everything was sent ([`io::ErrorKind::BrokenPipe`]). What it got and its
+    /// application did not read is not known here.
     pub async fn finished(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_delivered(cx)).await
     }
@@ -80,6 +81,9 @@ impl Stream {
         if let Some(waiters) = state.streams.get_mut(&self.id) {
             if waiters.delivered {
                 return Poll::Ready(Ok(()));
+            }
+            if waiters.lost {
+                return Poll::Ready(Err(io_error(smux::StreamError::ClosedByPeer.into())));
             }
             if !waiters.finisher.iter().any(|waiting| waiting.will_wake(cx.waker())) {
                 waiters.finisher.push(cx.waker().clone());

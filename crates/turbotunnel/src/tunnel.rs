@@ -38,6 +38,13 @@ pub enum Event {
     Writable(StreamId),
     /// The peer has acknowledged all of this stream up to its FIN.
     Delivered(StreamId),
+    /// The peer let go of this stream: it reads no more, and writes fail.
+    ClosedByPeer {
+        /// Which.
+        id: StreamId,
+        /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
+        lost: bool,
+    },
     /// This carrier is in use.
     CarrierUp {
         /// Which.
@@ -740,7 +747,7 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The session is over.
+    /// The session is over, or the stream was closed: by us, or by the peer before all that was written had been sent.
     pub fn finish(&mut self, now: Instant, id: StreamId) -> Result<(), StreamFailure> {
         self.alive()?;
         self.engine.finish(id)?;
@@ -774,6 +781,7 @@ impl Tunnel {
             EngineEvent::Readable(id) => Event::Readable(id),
             EngineEvent::Writable(id) => Event::Writable(id),
             EngineEvent::Delivered(id) => Event::Delivered(id),
+            EngineEvent::ClosedByPeer { id, lost } => Event::ClosedByPeer { id, lost },
         });
         event.or_else(|| self.events.pop_front())
     }

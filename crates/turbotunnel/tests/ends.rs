@@ -4,12 +4,16 @@
 #[allow(unreachable_pub, dead_code, reason = "a module shared with other tests")]
 mod common;
 
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::{connect, data};
 use kcp::wire::Command;
 use smux::StreamId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turbotunnel::tunnel::{Action, CarrierId, Event, StreamFailure};
-use turbotunnel::{CarrierEnd, Config, PeerKind, SessionError, Tunnel};
+use turbotunnel::{CarrierEnd, Config, Listener, PeerKind, Session, SessionError, Stream, Tunnel};
 
 const CONV: u32 = 7;
 
@@ -401,4 +405,62 @@ fn the_limit_of_close_goes_on_where_it_was_on_the_next_carrier() {
     assert_eq!(pair.client.ended(), None, "time without a carrier does not count");
     pair.run(1_500 * MS);
     assert!(matches!(pair.client.ended(), Some(SessionError::ClosedUnacknowledged { .. })));
+}
+
+// A peer that goes while we write.
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two ends of a stream; the client has written so much that 200,000 bytes wait behind the window of the server, which does not read.
+async fn stuffed_stream() -> (Session, Stream, Stream) {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, |_| u64::MAX).await;
+    let mut client = session.open().await.unwrap();
+    client.write_all(&data(1 << 20)).await.unwrap();
+    client.write_all(&data(200_000)).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    (session, client, server)
+}
+
+/// The server's handle is dropped: what waited is thrown away here, so it has never been delivered, whatever else is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn shutdown_fails_when_written_bytes_were_thrown_away() {
+    let (_session, mut client, server) = stuffed_stream().await;
+    drop(server);
+    tokio::time::sleep(SECOND).await;
+    for _ in 0..2 {
+        assert_eq!(client.shutdown().await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+    assert_eq!(client.finished().await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(client.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+/// The same while `shutdown` waits already: it must hear of it, and not take the FIN that goes out then for success.
+#[tokio::test(start_paused = true)]
+async fn a_waiting_shutdown_hears_that_the_peer_has_gone() {
+    let (_session, mut client, server) = stuffed_stream().await;
+    let waiting = tokio::spawn(async move { client.shutdown().await });
+    tokio::time::sleep(SECOND).await;
+    assert!(!waiting.is_finished());
+    drop(server);
+    let outcome = tokio::time::timeout(10 * SECOND, waiting).await.expect("shutdown waits for ever").unwrap();
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+/// Nothing was thrown away: a peer that goes when it has everything is no reason to fail.
+#[tokio::test(start_paused = true)]
+async fn shutdown_succeeds_when_a_peer_has_gone_that_had_everything() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, |_| u64::MAX).await;
+    let mut client = session.open().await.unwrap();
+    client.write_all(b"all").await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.read_exact(&mut [0; 3]).await.unwrap();
+    drop(server);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(client.write(b"more").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    client.shutdown().await.unwrap();
+    client.finished().await.unwrap();
 }
