@@ -6,21 +6,26 @@
 //!                                       -> neither        -> held silently until 10 s are over
 //! ```
 //!
+//! A session with streams that nobody has accepted yet can be accepted and read also after its end: its peer was told that they are here.
+//!
 //! Somebody who is refused is held, not closed: a Go client dials again at once, thousands of times a second, when it is closed.
+
+mod arrivals;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use self::arrivals::{Arrivals, Guest};
 use crate::SessionId;
 use crate::carrier::{Carrier, StreamCarrier, tcp};
 use crate::config::Config;
@@ -42,8 +47,8 @@ const EARLY_LIMIT: usize = 64 << 10;
 /// New sessions a second, and how many may come at once.
 const NEW_SESSIONS_PER_SECOND: f64 = 500.0;
 const NEW_SESSIONS_BURST: f64 = 2000.0;
-/// New sessions waiting for `accept_session`; beyond it the oldest are not offered any more.
-const FRESH: usize = 1024;
+/// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
+const UNACCEPTED: usize = 1024;
 /// Pause after an accept that failed, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -81,31 +86,43 @@ struct Server {
     strangers: Mutex<VecDeque<AbortHandle>>,
     on_event: Option<OnEvent>,
     arrivals: Mutex<Arrivals>,
+    /// Something has arrived.
+    news: Notify,
+    allowance: Mutex<Allowance>,
 }
 
 #[derive(Default)]
-struct Arrivals {
-    /// Sessions with streams that wait to be accepted, each at most once.
-    with_streams: VecDeque<SessionId>,
-    fresh: VecDeque<Weak<Shared>>,
-    waiters: Vec<Waker>,
-    allowance: f64,
+struct Allowance {
+    left: f64,
     counted: Option<Instant>,
     refused: u64,
 }
 
-impl Arrivals {
+impl Allowance {
     /// Whether one more session may begin at `now` (token bucket).
     fn admit(&mut self, now: Instant) -> bool {
         let since = self.counted.replace(now).map(|at| now.saturating_duration_since(at).as_secs_f64());
-        let allowance = since.map_or(NEW_SESSIONS_BURST, |s| self.allowance + s * NEW_SESSIONS_PER_SECOND);
-        self.allowance = allowance.min(NEW_SESSIONS_BURST);
-        if self.allowance < 1.0 {
+        let left = since.map_or(NEW_SESSIONS_BURST, |s| self.left + s * NEW_SESSIONS_PER_SECOND);
+        self.left = left.min(NEW_SESSIONS_BURST);
+        if self.left < 1.0 {
             self.refused += 1;
             return false;
         }
-        self.allowance -= 1.0;
+        self.left -= 1.0;
         true
+    }
+}
+
+/// The place of a session in the map, for as long as it is driven, however that ends.
+struct Place {
+    server: Arc<Server>,
+    guest: Arc<Guest>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.server.arrivals().end(&self.guest);
+        self.server.sessions.remove(now(), self.guest.shared.id);
     }
 }
 
@@ -114,13 +131,9 @@ impl Server {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self, change: impl FnOnce(&mut Arrivals)) {
-        let waiters = {
-            let mut arrivals = self.arrivals();
-            change(&mut arrivals);
-            std::mem::take(&mut arrivals.waiters)
-        };
-        waiters.into_iter().for_each(Waker::wake);
+    fn announce(&self, guest: &Arc<Guest>) {
+        self.arrivals().announce(guest);
+        self.news.notify_waiters();
     }
 
     /// Receives a connection in a task of its own.
@@ -187,7 +200,7 @@ impl Server {
                 conv = conv.or_else(|| opening_conv(packet, self.config.initial_sn));
             }
             if let Some(conv) = conv
-                && self.arrivals().admit(now())
+                && self.allowance.lock().unwrap_or_else(PoisonError::into_inner).admit(now())
             {
                 return Ok(Some((conv, early)));
             }
@@ -227,73 +240,60 @@ impl Server {
         };
         let (shared, is_new) = self.sessions.insert(id, new);
         if is_new {
-            self.spawn_driver(shared.clone());
-            self.wake(|arrivals| {
-                if arrivals.fresh.len() >= FRESH {
-                    arrivals.fresh.pop_front();
-                }
-                arrivals.fresh.push_back(Arc::downgrade(&shared));
-            });
+            let guest = Guest::new(shared.clone());
+            self.arrivals().begin(&guest);
+            self.spawn_driver(guest);
+            self.news.notify_waiters();
         }
         if let Err(newcomer) = shared.attach(newcomer) {
             hold(newcomer.carrier).await;
         }
     }
 
-    fn spawn_driver(self: &Arc<Self>, shared: Arc<Shared>) {
-        let id = shared.id;
+    fn spawn_driver(self: &Arc<Self>, guest: Arc<Guest>) {
+        let id = guest.shared.id;
         let on_event =
             self.on_event.clone().map(|tell| -> crate::driver::OnEvent { Arc::new(move |event| tell(id, event)) });
-        let incoming = Arc::downgrade(self);
-        let driver = Driver::new(shared, None, on_event).on_incoming(move || {
-            if let Some(server) = incoming.upgrade() {
-                server.wake(|arrivals| {
-                    if !arrivals.with_streams.contains(&id) {
-                        arrivals.with_streams.push_back(id);
-                    }
-                });
+        let place = Place { server: self.clone(), guest: guest.clone() };
+        let server = Arc::downgrade(self);
+        let driver = Driver::new(guest.shared.clone(), None, on_event).on_incoming(move || {
+            if let Some(server) = server.upgrade() {
+                server.announce(&guest);
             }
         });
-        let server = self.clone();
         tokio::spawn(async move {
+            let _place = place;
             driver.await;
-            server.sessions.remove(now(), id);
         });
     }
 
     /// A stream of the session whose turn it is. Sessions take turns, one stream each.
     fn next_stream(&self) -> Option<Stream> {
         loop {
-            let id = self.arrivals().with_streams.pop_front()?;
-            let Known::Live(shared) = self.sessions.get(now(), id) else { continue };
-            if let Some(stream) = Session::server(shared).try_accept() {
-                self.arrivals().with_streams.push_back(id);
+            let guest = self.arrivals().next_with_streams()?;
+            if let Some(stream) = Session::server(guest.shared.clone()).try_accept() {
+                // Others may wait for what is behind it.
+                self.announce(&guest);
                 return Some(stream);
             }
         }
     }
 
     fn next_session(&self) -> Option<Session> {
-        loop {
-            let shared = self.arrivals().fresh.pop_front()?;
-            if let Some(shared) = shared.upgrade() {
-                return Some(Session::server(shared));
-            }
-        }
+        let guest = self.arrivals().next_fresh()?;
+        Some(Session::server(guest.shared.clone()))
     }
 
     /// Takes what `next` gives, or waits until there is something new.
     async fn take<T>(&self, next: impl Fn(&Self) -> Option<T>) -> T {
-        poll_fn(|cx| {
-            // Parked before looking: what comes in between wakes us.
-            let mut arrivals = self.arrivals();
-            if !arrivals.waiters.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                arrivals.waiters.push(cx.waker().clone());
+        loop {
+            // Made before looking: what comes in between is told to it.
+            let news = self.news.notified();
+            if let Some(next) = next(self) {
+                return next;
             }
-            drop(arrivals);
-            next(self).map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
+            news.await;
+        }
     }
 }
 
@@ -337,6 +337,8 @@ impl Listener {
 
     /// Waits for the next stream of any session. Cancel-safe.
     ///
+    /// Streams that came before their session ended are given too. At most 1,024 ended sessions wait for that, then the oldest is dropped.
+    ///
     /// # Errors
     ///
     /// None at present; the shape is `TcpListener::accept`'s.
@@ -346,8 +348,12 @@ impl Listener {
         Ok((stream, peer))
     }
 
-    /// Waits for the next new session, for servers that look after sessions themselves ([`Session::accept`]). Cancel-safe. Use either this or
-    /// [`Listener::accept`].
+    /// Waits for the next new session, for servers that look after sessions themselves: its streams come from [`Session::accept`] then, and
+    /// [`Listener::accept`] gives none of them. Cancel-safe. Use either this or [`Listener::accept`]. At most 1,024 sessions wait here; then the
+    /// oldest is not offered any more.
+    ///
+    /// Dropping the [`Session`] does not end it: it lives on until its own end, with streams that nobody accepts. Say [`Session::close`] to a
+    /// session that is not wanted.
     ///
     /// # Errors
     ///
@@ -372,6 +378,11 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.accepting.iter().for_each(AbortHandle::abort);
+        // No session begins that nobody can accept.
+        let strangers = std::mem::take(&mut *self.server.strangers.lock().unwrap_or_else(PoisonError::into_inner));
+        strangers.iter().for_each(AbortHandle::abort);
+        let unaccepted = self.server.arrivals().close();
+        drop(unaccepted);
     }
 }
 
@@ -436,7 +447,9 @@ impl ListenerBuilder {
             sessions: SessionMap::new(remember_for),
             strangers: Mutex::default(),
             on_event: self.on_event,
-            arrivals: Mutex::default(),
+            arrivals: Mutex::new(Arrivals::new(UNACCEPTED)),
+            news: Notify::new(),
+            allowance: Mutex::default(),
         };
         Listener { server: Arc::new(server), local_addr: None, accepting: None }
     }

@@ -1,0 +1,97 @@
+//! Listeners: who is let in, who is held, and what waits to be accepted. Connections in memory, tokio's paused clock.
+
+#[allow(unreachable_pub, dead_code, reason = "a module of this test only, and of its neighbours")]
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use common::connect;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+use turbotunnel::{Listener, Session};
+
+const IMMORTAL: fn(u32) -> u64 = |_| u64::MAX;
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn say(session: &Session, words: &[u8]) {
+    let mut stream = session.open().await.unwrap();
+    stream.write_all(words).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+/// `shutdown` and `close` have said that everything is acknowledged. The server was busy meanwhile.
+#[tokio::test(start_paused = true)]
+async fn acknowledged_streams_are_accepted_after_the_end_of_their_session() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    say(&session, b"first").await;
+    say(&session, b"second").await;
+    session.close().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(listener.sessions(), 0);
+    for expected in ["first", "second"] {
+        let accepted = timeout(MINUTE, listener.accept()).await;
+        let (mut stream, peer) = accepted.expect("acknowledged, so it is offered").unwrap();
+        assert_eq!(peer.session, session.id());
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, expected);
+    }
+    assert!(timeout(MINUTE, listener.accept()).await.is_err(), "there were two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_offered_after_its_end_if_it_has_streams() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    say(&session, b"precious").await;
+    session.close().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let offered = timeout(MINUTE, listener.accept_session()).await.expect("its stream waits").unwrap();
+    let mut said = String::new();
+    offered.accept().await.unwrap().read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "precious");
+    assert!(offered.accept().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn accept_gives_no_stream_of_a_session_that_was_handed_out() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    say(&session, b"1").await;
+    let held = listener.accept_session().await.unwrap();
+    say(&session, b"2").await;
+    assert!(timeout(MINUTE, listener.accept()).await.is_err());
+    for _ in 0..2 {
+        timeout(MINUTE, held.accept()).await.expect("both are the holder's").unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accept_that_was_given_up_leaves_no_waker_behind() {
+    let listener = Arc::new(Listener::builder().detached());
+    let wakers: Vec<Arc<Woken>> = (0..100).map(|_| Arc::default()).collect();
+    for woken in &wakers {
+        let waker = Waker::from(woken.clone());
+        let accepting = pin!(listener.accept());
+        assert!(matches!(accepting.poll(&mut Context::from_waker(&waker)), Poll::Pending));
+    }
+    assert!(wakers.iter().all(|woken| Arc::strong_count(woken) == 1), "kept by the listener");
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    say(&session, b"1").await;
+    assert!(wakers.iter().all(|woken| woken.0.load(Ordering::Relaxed) == 0));
+}
