@@ -8,7 +8,8 @@
 //!
 //! * Exactly one carrier sends: the newest. Older ones are read to their end, for a bounded time.
 //! * The client dials whenever there is no carrier, or the one there is silent ([`crate::silence`]), after the pause of
-//!   [`crate::backoff`]. Progress, and only progress, forgets the pause.
+//!   [`crate::backoff`]. Progress, and only progress, forgets the pause. A dial without an answer gets another beside it; the first to
+//!   answer wins.
 //! * The server never dials. A newcomer takes over with a HELLO of a higher number, or, if the peer sends no HELLOs, with its first
 //!   valid packet, or at once if there is no other.
 //! * Nothing here gives a session up but its time to live.
@@ -57,6 +58,11 @@ pub(crate) enum Change {
 
 /// A dial may take so long.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// A dial without an answer gets another one beside it after so long. The system asks anew after 1, 3 and 7 s: what is lost in a black hole
+/// would make the way wait that has opened again meanwhile.
+const DIAL_BESIDE: Duration = Duration::from_secs(4);
+/// Dials at the same time, whoever asks for them.
+const MAX_DIALS: usize = 3;
 /// Server: a newcomer has to say something valid within this time.
 const CANDIDATE_LIMIT: Duration = Duration::from_secs(10);
 /// The client reads a replaced carrier to its end, at most for so long.
@@ -243,6 +249,7 @@ impl Path {
         self.carriers.remove(at);
         let wanted = self.current().is_none() || self.silence.is_dead();
         let next_in = if wanted { self.schedule_dial_after_failure(now) } else { Duration::ZERO };
+        self.next_dial = self.next_dial.filter(|_| wanted);
         self.changes.push_back(Change::DialFailed { id, next_in });
     }
 
@@ -318,9 +325,12 @@ impl Path {
                 self.actions.push_back(Action::CloseWrite(old));
             }
             let why = if dead { CarrierEnd::Silent } else { CarrierEnd::Replaced };
-            self.changes.push_back(Change::Detached { id: old, why, age: now - since });
+            self.changes.push_back(Change::Detached { id: old, why, age: now - since, in_doubt });
         }
         self.next_dial = None;
+        for late in self.carriers.extract_if(.., |c| c.state == State::Dialing && c.id != id) {
+            self.actions.push_back(Action::Drop(late.id));
+        }
         self.silence.restart(now);
         if let Some(carrier) = self.get_mut(id) {
             carrier.state = State::Current;
@@ -414,21 +424,28 @@ impl Path {
 
     /// A dial that was refused is not repeated at once, whatever came before it.
     fn schedule_dial_after_failure(&mut self, now: Instant) -> Duration {
-        match self.schedule_dial(now) {
-            Duration::ZERO => self.schedule_dial(now),
+        let pause = match self.backoff.next() {
+            Duration::ZERO => self.backoff.next(),
             pause => pause,
-        }
+        };
+        self.dial_within(now, pause)
     }
 
-    fn schedule_dial(&mut self, now: Instant) -> Duration {
+    fn schedule_dial(&mut self, now: Instant) {
         let pause = self.backoff.next();
-        self.next_dial = Some(now + pause);
-        pause
+        self.dial_within(now, pause);
+    }
+
+    /// The one that is scheduled beside a dial without answer may come first.
+    fn dial_within(&mut self, now: Instant, pause: Duration) -> Duration {
+        let next = self.next_dial.map_or(now + pause, |at| at.min(now + pause));
+        self.next_dial = Some(next);
+        next.saturating_duration_since(now)
     }
 
     /// Client: dial now, whatever the backoff says: the network has changed, or the user wants it.
     pub(crate) fn dial_now(&mut self, now: Instant) {
-        if self.is_client() && !self.is_dialing() {
+        if self.is_client() && self.dialing() < MAX_DIALS {
             self.backoff.progress();
             self.next_dial = Some(now);
         }
@@ -475,14 +492,21 @@ impl Path {
     /// Starts the dial whose pause is over. `una` is what the peer has acknowledged so far.
     pub(crate) fn dial_if_due(&mut self, now: Instant, una: Sn) {
         if self.next_dial.is_some_and(|at| now >= at) {
-            self.next_dial = None;
+            self.next_dial = Some(now + DIAL_BESIDE);
+            if self.dialing() >= MAX_DIALS {
+                return;
+            }
             let id = self.add(now, State::Dialing, una);
             self.actions.push_back(Action::Dial(id));
         }
     }
 
     fn is_dialing(&self) -> bool {
-        self.carriers.iter().any(|c| c.state == State::Dialing)
+        self.dialing() > 0
+    }
+
+    fn dialing(&self) -> usize {
+        self.carriers.iter().filter(|c| c.state == State::Dialing).count()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

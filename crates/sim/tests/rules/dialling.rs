@@ -33,16 +33,41 @@ fn a_dead_dial_for_a_minute_costs_the_minute_plus_at_most_five_seconds() {
     }
 }
 
-/// A dial into nothing is given up after ten seconds; so the last one may begin just before the path is back.
+/// A dial into nothing is answered by nobody, also when the path is back meanwhile. Another one is made beside it, so it costs no more.
 #[test]
-fn a_black_hole_for_a_minute_costs_at_most_one_dial_more() {
-    let mut sim = Sim::new("a_black_hole_for_a_minute_costs_at_most_one_dial_more")
+fn a_black_hole_for_a_minute_costs_the_minute_plus_at_most_five_seconds() {
+    for back in [62_000, 63_000, 65_500, 68_000] {
+        let hole = secs(2)..ms(back);
+        let sim = Sim::new("a_black_hole_for_a_minute_costs_the_minute_plus_at_most_five_seconds")
+            .link(Link::new(ms(20)))
+            .at(secs(2), How::Rst)
+            .traffic(Traffic::upload(200_000).paced(1_000, ms(20)));
+        let in_hole = hole.clone();
+        let plan = move |_, at| if in_hole.contains(&at) { Dial::BlackHole } else { Dial::Connect };
+        let (mut sim, times) = with_dials(sim, plan);
+        sim.run_until_done(secs(100));
+        let pause = sim.longest_pause(turbotunnel_sim::Way::Up);
+        assert!(pause <= hole.end - hole.start + secs(5), "{hole:?}: {pause:?}");
+        let times = times.borrow();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= ms(4_200)), "{times:?}");
+        assert!(times.len() <= 20, "{} dials", times.len());
+    }
+}
+
+/// Of several dials the first that is answered is used; the others are given up.
+#[test]
+fn the_first_of_several_dials_to_answer_wins() {
+    let mut sim = Sim::new("the_first_of_several_dials_to_answer_wins")
         .link(Link::new(ms(20)))
-        .at(secs(2), How::Rst)
-        .dials(move |_, at| if (secs(2)..secs(62)).contains(&at) { Dial::BlackHole } else { Dial::Connect })
-        .traffic(Traffic::upload(200_000).paced(1_000, ms(20)));
-    sim.run_until_done(secs(100));
-    assert!(sim.longest_pause(turbotunnel_sim::Way::Up) <= secs(60 + 10 + 4));
+        .dials(|number, _| if number <= 2 { Dial::BlackHole } else { Dial::Connect })
+        .traffic(Traffic::upload(20_000).paced(1_000, secs(1)));
+    sim.run_for(ms(8_010));
+    assert_eq!(sim.connections(), 3, "three dials, none has been answered yet");
+    sim.run_for(ms(100));
+    assert_eq!(sim.client().current().map(|id| id.0), Some(3));
+    assert_eq!(sim.connections(), 1);
+    sim.run_until_done(secs(60));
+    assert_eq!((sim.dialled(), sim.client_stats().dial_failures), (3, 0));
 }
 
 /// The seed's client dials such a server thousands of times a second.
@@ -54,6 +79,10 @@ fn accept_and_close_is_dialled_at_most_ten_times_in_the_first_second_and_once_a_
         sim.run_for(secs(100));
         let times = times.borrow();
         let first_second = times.iter().filter(|at| **at < secs(1)).count();
+        assert!(
+            dial != Dial::Refused || times[1] - times[0] >= ms(75),
+            "{dial:?}: a refused dial is not repeated at once"
+        );
         assert!((3..=10).contains(&first_second), "{dial:?}: {first_second} in the first second");
         let later: Vec<_> = times.iter().filter(|at| **at > secs(10)).collect();
         assert!(later.windows(2).all(|pair| *pair[1] - *pair[0] >= secs(1)), "{dial:?}: {times:?}");
