@@ -376,6 +376,12 @@ impl Kcp {
         self.receiver.rcv_nxt()
     }
 
+    /// Nothing received waits, neither to be read nor for what comes before it.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     /// Nothing in flight and nothing unsent.
     #[must_use]
     pub fn all_acknowledged(&self) -> bool {

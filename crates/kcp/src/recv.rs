@@ -158,6 +158,10 @@ impl Receiver {
 
     // Reading.
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.readable.is_empty() && self.waiting.is_empty()
+    }
+
     pub(crate) fn peek(&self) -> Option<&[u8]> {
         self.readable.front().map(Vec::as_slice)
     }

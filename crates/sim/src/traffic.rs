@@ -101,6 +101,12 @@ impl Traffic {
         Self { manners: Manners::Turns { request, response }, ..Self::both(count * request, count * response) }
     }
 
+    /// Bytes that go each way: up and down.
+    #[must_use]
+    pub fn bytes(&self) -> [u64; 2] {
+        [self.up, self.down]
+    }
+
     /// Whoever sends (both, if both do) writes `bytes` every so often.
     #[must_use]
     pub fn paced(self, bytes: u64, every: Duration) -> Self {

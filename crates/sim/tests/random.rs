@@ -116,11 +116,18 @@ fn random_sim(name: &str, seed: u64, peers: Peers) -> Sim {
         .links(move |_| if own_links { random_link(&mut links) } else { link })
         .random_carriers(random_faults(peers))
         .random_dials(random_dials(peers));
-    for _ in 0..random.within(1..5) {
+    let streams = random.within(1..5);
+    for _ in 0..streams {
         let traffic = random_traffic(&mut random);
         let server_opens = random.chance(20) && peers == Peers::Ours;
-        // Towards a Go program a FIN is safe only when nothing is left to be read.
-        let traffic = if peers == Peers::Ours { traffic } else { traffic.finishes_last() };
+        // Towards a Go program a FIN is safe only when nothing is left to be read, or its answer is short and prompt.
+        let traffic = match peers {
+            Peers::Ours => traffic,
+            Peers::GoServer if streams == 1 && traffic.bytes()[1] < 10_000 => {
+                traffic.client_reads(Reading::Prompt).server_reads(Reading::Prompt)
+            }
+            _ => traffic.finishes_last(),
+        };
         sim = sim.traffic(if server_opens { traffic.opened_by_server() } else { traffic });
     }
     match peers {

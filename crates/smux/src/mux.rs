@@ -40,6 +40,9 @@ pub enum Event {
     /// The stream's FIN is held ([`Mux::set_fin_quiet`]). All data before it is out; once the peer has it, call
     /// [`Mux::start_fin_quiet`].
     FinHeld(StreamId),
+    /// The stream whose FIN is held has been quiet for long enough, as far as is seen here. Ask the peer something, and call
+    /// [`Mux::handle_alive`] when the answer comes.
+    FinQuiet(StreamId),
     /// The peer closed the stream altogether. Writes fail from now on; what it had not read is lost.
     ClosedByPeer {
         /// Which.
@@ -82,6 +85,8 @@ pub struct Mux {
     pub(crate) quiet_clock: QuietClock,
     /// Streams whose held FIN waits for quiet, by when that began; it may have begun anew since.
     held: BinaryHeap<Reverse<(Moment, Key)>>,
+    /// Streams whose held FIN waits for an answer of the peer.
+    doubtful: Vec<Key>,
 }
 
 impl Mux {
@@ -115,6 +120,7 @@ impl Mux {
             fin_quiet: None,
             quiet_clock: QuietClock::new(now),
             held: BinaryHeap::new(),
+            doubtful: Vec::new(),
             config,
         }
     }
@@ -300,11 +306,13 @@ impl Mux {
             && self.fin_deadline(since).is_some_and(|due| due <= now)
         {
             self.held.pop();
-            let Some(Hold::QuietSince(since)) = self.table.get(key).map(|stream| stream.hold) else { continue };
+            let Some(stream) = self.table.get(key) else { continue };
+            let Hold::QuietSince(since) = stream.hold else { continue };
             if self.fin_deadline(since).is_some_and(|due| due > now) {
                 self.held.push(Reverse((since, key)));
             } else {
-                self.release_fin(key);
+                self.events.push_back(Event::FinQuiet(stream.id));
+                self.doubtful.push(key);
             }
         }
     }
@@ -331,8 +339,8 @@ impl Mux {
 
     /// Towards peers that throw away what they have not yet sent when they see a FIN (Go, before 2024 and in some later
     /// versions): holds the FIN of [`Mux::finish`] until the peer has the data before it ([`Mux::start_fin_quiet`]) and
-    /// nothing has arrived on the stream for `quiet` after that, or the peer has finished itself. `None` lets all held
-    /// FINs go, which costs a walk over the streams.
+    /// nothing has arrived on the stream for `quiet` after that and then an answer ([`Mux::handle_alive`]), or the
+    /// peer has finished itself. `None` lets all held FINs go, which costs a walk over the streams.
     ///
     /// [`Mux::close`] is never held: nobody waits for an answer then.
     pub fn set_fin_quiet(&mut self, quiet: Option<Duration>) {
@@ -361,15 +369,34 @@ impl Mux {
         }
     }
 
+    /// The peer has answered: it hears us, and what it had sent before has come, too. The silence of a stream is real then,
+    /// and a FIN that [`Event::FinQuiet`] told of goes.
+    pub fn handle_alive(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.doubtful) {
+            let Some(Hold::QuietSince(since)) = self.table.get(key).map(|stream| stream.hold) else { continue };
+            if self.fin_deadline(since).is_some_and(|due| due <= now) {
+                self.release_fin(key);
+            } else {
+                self.held.push(Reverse((since, key)));
+            }
+        }
+    }
+
     /// Nothing can arrive until [`Mux::resume_fin_quiet`]: silence tells nothing, and no held FIN goes because of it.
     pub fn pause_fin_quiet(&mut self, now: Instant) {
         self.quiet_clock.pause(now);
     }
 
-    /// The peer can reach us again, or in another way: its silence counts from now on, and what there was of it before
-    /// counts as well, but for the last quarter of the quiet time.
-    pub fn resume_fin_quiet(&mut self, now: Instant) {
-        self.quiet_clock.resume(now);
+    /// The peer can reach us again, or in another way; for the time of `gap` it could not. Its silence counts from now on,
+    /// and what there was of it before counts as well, but for the last quarter of the quiet time, more after a long gap:
+    /// what was lost in it comes again only after a while.
+    pub fn resume_fin_quiet(&mut self, now: Instant, gap: Duration) {
+        self.quiet_clock.resume(now, gap, self.fin_quiet.unwrap_or_default());
+        for key in std::mem::take(&mut self.doubtful) {
+            if let Some(Hold::QuietSince(since)) = self.table.get(key).map(|stream| stream.hold) {
+                self.held.push(Reverse((since, key)));
+            }
+        }
     }
 
     /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that

@@ -149,7 +149,8 @@ fn a_million_broken_pieces_do_no_harm() {
                 match (event, random.below(4)) {
                     (Event::FinHeld(_), 0) => mux.pause_fin_quiet(now),
                     (Event::FinHeld(id), _) => mux.start_fin_quiet(now, id),
-                    (_, 0) => mux.resume_fin_quiet(now),
+                    (Event::FinQuiet(_), _) => mux.handle_alive(now),
+                    (_, 0) => mux.resume_fin_quiet(now, ms(random.below(1_000) as u64)),
                     _ => {}
                 }
             }

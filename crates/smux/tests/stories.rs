@@ -167,14 +167,24 @@ fn a_held_fin_goes_when_the_stream_is_quiet() {
         assert!(!pair.client.wants_transmit());
     }
     let last = pair.now;
-    while !pair.client.wants_transmit() {
-        let due = pair.client.poll_timeout().expect("a held FIN has a deadline");
+    while let Some(due) = pair.client.poll_timeout() {
         pair.wait(due - pair.now);
     }
     assert_eq!(pair.now, last + ms(1_000));
+    // Quiet so far may mean that nothing can arrive: there must be an answer.
+    assert_eq!(events(&mut pair.client), [Event::FinQuiet(id)]);
+    assert!(!pair.client.wants_transmit());
+    // An answer that was late instead: it goes on.
+    pair.client.handle_bytes(pair.now, &frame(Psh, 3, b"answer")).expect("data");
+    pair.client.handle_alive(pair.now);
+    assert!(!pair.client.wants_transmit());
+    pair.wait(ms(1_000));
+    assert_eq!(events(&mut pair.client), [Event::FinQuiet(id)]);
+    pair.wait(ms(77));
+    pair.client.handle_alive(pair.now);
     assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
     assert_eq!(pair.client.poll_timeout(), None);
-    assert_eq!(read_all(&mut pair.client, pair.now, id).0.len(), 30);
+    assert_eq!(read_all(&mut pair.client, pair.now, id).0.len(), 36);
 }
 
 /// While nothing can arrive, that nothing arrives tells nothing. Paths that live shorter than the quiet time let the FIN go
@@ -192,12 +202,22 @@ fn the_quiet_before_a_held_fin_is_the_time_in_which_the_peer_could_have_spoken()
         pair.client.pause_fin_quiet(pair.now);
         assert_eq!(pair.client.poll_timeout(), None);
         pair.wait(ms(60_000));
-        pair.client.resume_fin_quiet(pair.now);
+        pair.client.resume_fin_quiet(pair.now, ms(0));
     }
     assert_eq!(pair.client.poll_timeout(), Some(pair.now + ms(250)), "what was lost on the way may still come again");
     pair.wait(ms(249));
-    assert!(!pair.client.wants_transmit());
+    assert_eq!(events(&mut pair.client), [Event::FinHeld(id)]);
     pair.wait(ms(1));
+    assert_eq!(events(&mut pair.client), [Event::FinQuiet(id)]);
+    // Nothing could arrive for the time of a whole outage: what was lost in it comes again, but not soon.
+    pair.client.resume_fin_quiet(pair.now, ms(50_000));
+    pair.client.handle_alive(pair.now);
+    pair.wait(ms(9_999));
+    pair.client.handle_alive(pair.now);
+    assert_eq!(events(&mut pair.client), []);
+    pair.wait(ms(1));
+    assert_eq!(events(&mut pair.client), [Event::FinQuiet(id)]);
+    pair.client.handle_alive(pair.now);
     assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
     assert_eq!(pair.client.poll_timeout(), None);
 }

@@ -53,6 +53,12 @@ pub(crate) struct Engine {
     kcp: Kcp,
     mux: Mux,
     attached: bool,
+    /// When the peer last said something that it can only say because it hears us.
+    answered: Instant,
+    /// Since when it may not have heard us, or we it; until it answers again.
+    out_since: Option<Instant>,
+    /// First question without an answer.
+    asked: Option<Instant>,
     keepalive: Option<Duration>,
     peer: PeerKind,
     /// FINs on their way: the segment that carries each, in order.
@@ -106,6 +112,9 @@ impl Engine {
             kcp,
             mux,
             attached: false,
+            answered: now,
+            out_since: None,
+            asked: None,
             keepalive: config.keepalive,
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
@@ -147,8 +156,12 @@ impl Engine {
     /// Towards a Go program a FIN may mean "throw away what is not read yet", so it waits until the stream is quiet. Silence counts from
     /// when the program has everything, and only while it could break it.
     fn update_fin_quiet(&mut self) {
-        let quiet = self.srtt.map_or(Duration::from_secs(1), |srtt| (srtt * 4).max(Duration::from_secs(1)));
+        let quiet = self.fin_quiet();
         self.mux.set_fin_quiet((self.peer != PeerKind::Ours && !self.closing).then_some(quiet));
+    }
+
+    fn fin_quiet(&self) -> Duration {
+        self.srtt.map_or(Duration::ZERO, |srtt| srtt * 4).max(Duration::from_secs(1))
     }
 
     fn update_keepalive(&mut self, now: Instant) {
@@ -167,13 +180,15 @@ impl Engine {
     pub(crate) fn resume(&mut self, now: Instant, how: Resume) {
         self.attached = true;
         self.kcp.resume(now, how);
-        self.mux.resume_fin_quiet(now);
+        let gap = self.out_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.mux.resume_fin_quiet(now, gap);
         self.update_keepalive(now);
     }
 
-    /// There is no carrier: nothing is sent, no timer runs.
-    pub(crate) fn suspend(&mut self, now: Instant) {
+    /// There is no carrier: nothing is sent, no timer runs. `in_doubt`: it may have been dead for longer than is known.
+    pub(crate) fn suspend(&mut self, now: Instant, in_doubt: bool) {
         self.attached = false;
+        self.out_since.get_or_insert(if in_doubt { self.answered } else { now });
         self.kcp.suspend();
         self.mux.pause_fin_quiet(now);
         self.update_keepalive(now);
@@ -187,8 +202,23 @@ impl Engine {
         self.kcp.una() != before
     }
 
-    pub(crate) fn ask_window(&mut self) {
+    /// Provokes an answer of whoever is there.
+    pub(crate) fn ask_window(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
         self.kcp.ask_window();
+    }
+
+    fn note_answer(&mut self, now: Instant) {
+        let quiet = self.fin_quiet();
+        if self.asked.take().is_some_and(|asked| now.saturating_duration_since(asked) > quiet * 3 / 8) {
+            // Late: for a while nothing got through, and what a Go program had to drop meanwhile has still to come.
+            self.mux.resume_fin_quiet(now, now.saturating_duration_since(self.answered));
+        }
+        self.answered = now;
+        self.out_since = None;
+        if self.kcp.is_in_order() {
+            self.mux.handle_alive(now);
+        }
     }
 
     pub(crate) fn handle_rtt(&mut self, sample: Duration) {
@@ -210,6 +240,9 @@ impl Engine {
             answer: self.kcp.una() != before.0 || answers(self.kcp.stats()) != before.2,
         };
         self.pass_up(now)?;
+        if received.answer {
+            self.note_answer(now);
+        }
         if received.acknowledged {
             self.note_una(now);
             self.note_srtt();
@@ -226,7 +259,7 @@ impl Engine {
             self.failed = result.is_err();
             self.kcp.consume();
         }
-        self.collect_events();
+        self.collect_events(now);
         Ok(result?)
     }
 
@@ -269,7 +302,7 @@ impl Engine {
             self.kcp.fill(|segment, room| {
                 mux.poll_transmit(now, segment, room);
             });
-            self.collect_mux_events(sn);
+            self.collect_mux_events(now, sn);
             self.start_fin_quiet(now);
         }
         self.kcp.poll_transmit(now, out)
@@ -280,18 +313,23 @@ impl Engine {
         !self.events.is_empty() || self.mux.wants_transmit() || self.kcp.wants_transmit(now)
     }
 
+    /// Something can go out as soon as the carrier takes it.
+    pub(crate) fn waits_for_carrier(&self, now: Instant) -> bool {
+        self.kcp.wants_transmit(now) || (self.mux.wants_transmit() && self.kcp.room() > 0)
+    }
+
     /// Nothing but acknowledgements wait to be sent: they may as well ride on what the application answers.
     pub(crate) fn only_acks_waiting(&self, now: Instant) -> bool {
         !self.mux.wants_transmit() && self.kcp.only_acks_waiting(now)
     }
 
-    fn collect_events(&mut self) {
+    fn collect_events(&mut self, now: Instant) {
         let sn = self.kcp.fill_sn();
-        self.collect_mux_events(sn);
+        self.collect_mux_events(now, sn);
     }
 
     /// `sn` is the segment into which frames went since the last call.
-    fn collect_mux_events(&mut self, sn: Sn) {
+    fn collect_mux_events(&mut self, now: Instant, sn: Sn) {
         while let Some(event) = self.mux.poll_event() {
             let event = match event {
                 smux::Event::Incoming => EngineEvent::Incoming,
@@ -300,6 +338,10 @@ impl Engine {
                 smux::Event::ClosedByPeer { id, lost } => EngineEvent::ClosedByPeer { id, lost },
                 smux::Event::FinSent(id) => {
                     self.fins.push_back((sn, id));
+                    continue;
+                }
+                smux::Event::FinQuiet(_) => {
+                    self.ask_window(now);
                     continue;
                 }
                 smux::Event::FinHeld(id) => {
@@ -343,7 +385,7 @@ impl Engine {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.kcp.handle_timeout(now);
         self.mux.handle_timeout(now);
-        self.collect_events();
+        self.collect_events(now);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

@@ -42,7 +42,8 @@ use crate::tunnel::{Tunnel, opening_conv};
 const STRANGER_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that have not said it yet. One more, and the oldest goes: who speaks at once is not kept out by those who don't.
 const STRANGERS: usize = 1024;
-/// What a stranger may send before it belongs to a session.
+/// What a stranger may send before it belongs to a session. Whoever sends more will not belong to one: a new session opens with its first
+/// packets. It is held like everybody who is refused.
 const EARLY_LIMIT: usize = 64 << 10;
 /// New sessions a second, and how many may come at once.
 const NEW_SESSIONS_PER_SECOND: f64 = 500.0;
@@ -190,7 +191,9 @@ impl Server {
             let mut conv = None;
             for packet in batch.packets() {
                 if early.len() + packet.len() > EARLY_LIMIT {
-                    return Err(io::ErrorKind::QuotaExceeded.into());
+                    early.clear(0);
+                    self.answer_unknown(carrier).await?;
+                    return Ok(None);
                 }
                 if let Some(unknown) = self.unknown_answer(packet) {
                     send(carrier, &unknown).await?;

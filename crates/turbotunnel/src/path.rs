@@ -44,8 +44,8 @@ pub enum Action {
 pub(crate) enum Change {
     /// This carrier sends from now on.
     Attached(CarrierId),
-    /// The current carrier is out of use.
-    Detached { id: CarrierId, why: CarrierEnd, age: Duration },
+    /// The current carrier is out of use. `in_doubt`: something was unanswered.
+    Detached { id: CarrierId, why: CarrierEnd, age: Duration, in_doubt: bool },
     /// A dial failed; the next one comes after the pause.
     DialFailed { id: CarrierId, next_in: Duration },
     /// Ask for a sign of life.
@@ -293,7 +293,8 @@ impl Path {
             return;
         }
         self.last_made_progress = carrier.progress;
-        self.changes.push_back(Change::Detached { id, why, age: now - carrier.since });
+        let in_doubt = self.silence.owes();
+        self.changes.push_back(Change::Detached { id, why, age: now - carrier.since, in_doubt });
         match self.role {
             Role::Client => {
                 if !self.is_dialing() {
@@ -312,7 +313,7 @@ impl Path {
     /// Makes `id` the one that sends. The one before is only read from now on.
     fn take_over(&mut self, now: Instant, id: CarrierId) {
         if let Some(old) = self.current() {
-            let dead = self.silence.is_dead();
+            let (dead, in_doubt) = (self.silence.is_dead(), self.silence.owes());
             let (client, since, progress) = {
                 let client = self.is_client();
                 let Some(old) = self.get_mut(old) else { return };

@@ -262,7 +262,8 @@ impl Builder {
     }
 
     /// Starts the session over whatever `dial` gives, and waits for the first carrier. `dial` is any async closure; it is called again
-    /// whenever a new connection is needed, and must not be slower than 10 s. Names should be resolved in it, anew each time.
+    /// whenever a new connection is needed. One that has no result after 4 s gets another beside it (the first to succeed wins, the others
+    /// are dropped), and after 10 s it is given up. Names should be resolved in it, anew each time.
     ///
     /// Must be called within a tokio runtime, which then drives the session. Dropping the call ends the session.
     ///

@@ -3,7 +3,7 @@
 //! A blackholed connection reports no error. It is noticed by asking when an answer is owed:
 //!
 //! ```text
-//! something is in flight         ask after 1 s without an answer
+//! something is in flight         ask after 1 s without an answer, also when the carrier does not take it
 //! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s
 //! nothing of that                ask after half the time to live
 //! asked, no packet at all        dead after max(1 s, 4 srtt)
@@ -37,7 +37,7 @@ pub(crate) enum Verdict {
 /// What is owed by the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owed {
-    /// Something sent is unacknowledged.
+    /// Something sent is unacknowledged, or waits for the carrier to take it.
     pub in_flight: bool,
     /// A stream is open on which the peer may still send.
     pub expecting: bool,
@@ -124,6 +124,11 @@ impl Silence {
     /// A question is unanswered.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.probed.is_some()
+    }
+
+    /// An acknowledgement or an answer has not come (yet).
+    pub(crate) fn owes(&self) -> bool {
+        self.in_flight_since.is_some() || self.probed.is_some()
     }
 
     fn next(&self) -> Option<(Instant, Verdict)> {

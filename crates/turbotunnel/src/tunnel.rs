@@ -544,7 +544,7 @@ impl Tunnel {
 
     fn update_owed(&mut self, now: Instant) {
         let owed = Owed {
-            in_flight: !self.engine.kcp().all_acknowledged(),
+            in_flight: !self.engine.kcp().all_acknowledged() || self.engine.waits_for_carrier(now),
             expecting: self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
@@ -553,7 +553,7 @@ impl Tunnel {
     fn apply(&mut self, now: Instant, change: Change) {
         match change {
             Change::Attached(id) => self.attached(now, id),
-            Change::Detached { id, why, age } => {
+            Change::Detached { id, why, age, in_doubt } => {
                 self.stats.cuts += 1;
                 let last_contact = if why == CarrierEnd::Silent { self.path.last_heard() } else { now };
                 self.contact_lost.get_or_insert(last_contact);
@@ -561,7 +561,7 @@ impl Tunnel {
                 self.ping = None;
                 self.control.retain(|(to, _)| *to != id);
                 let unacknowledged = self.engine.kcp().in_flight();
-                self.engine.suspend(now);
+                self.engine.suspend(now, in_doubt);
                 self.events.push_back(Event::CarrierLost { id, why, age, unacknowledged });
             }
             Change::DialFailed { id, next_in } => {
@@ -595,7 +595,7 @@ impl Tunnel {
         };
         self.engine.resume(now, how);
         if self.heard && self.engine.peer() != PeerKind::Ours {
-            self.engine.ask_window();
+            self.engine.ask_window(now);
         }
         if self.path.is_client() {
             self.send_hello(id, id.0);
@@ -610,7 +610,7 @@ impl Tunnel {
     fn probe(&mut self, now: Instant, id: CarrierId) {
         self.stats.probes += 1;
         if self.engine.peer() != PeerKind::Ours {
-            self.engine.ask_window();
+            self.engine.ask_window(now);
         }
         if self.engine.peer() != PeerKind::Go {
             let nonce = self.stats.probes as u32;

@@ -72,6 +72,29 @@ async fn accept_gives_no_stream_of_a_session_that_was_handed_out() {
     }
 }
 
+/// A Go client whose session was forgotten sends all that it has in flight again. Closed, it would dial again at once, and so on.
+#[tokio::test(start_paused = true)]
+async fn a_client_of_a_forgotten_session_is_held_however_much_it_sends() {
+    let listener = Listener::builder().detached();
+    let (mut client, server) = tokio::io::duplex(4096);
+    listener.attach(server, None);
+    client.write_all(b"8 bytes!").await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut packet = vec![0; 2 + 24 + 1000];
+    packet[..2].copy_from_slice(&1024_u16.to_be_bytes());
+    // conv 7, PUSH number 1,000.
+    packet[2] = 7;
+    packet[6] = 81;
+    packet[14..18].copy_from_slice(&1000_u32.to_le_bytes());
+    packet[22..26].copy_from_slice(&1000_u32.to_le_bytes());
+    for _ in 0..1_000 {
+        client.write_all(&packet).await.expect("it reads on");
+    }
+    let end = client.read(&mut [0; 100]).await.unwrap();
+    assert_eq!((end, began.elapsed()), (0, Duration::from_secs(10)));
+    assert_eq!(listener.sessions(), 0);
+}
+
 #[derive(Default)]
 struct Woken(AtomicUsize);
 

@@ -43,6 +43,8 @@ impl GoSession {
     pub(super) fn new(now: Instant, side: Side, go: Go, conv: u32) -> Self {
         let mut kcp = Kcp::new(now, conv, kcp::Config::default());
         kcp.set_retransmission(Retransmission::Timeout);
+        // Its first timeout is 200 ms; so is that of a round trip like this.
+        kcp.handle_rtt(Duration::from_micros(66_666));
         let window = if side == Side::Client { 1 << 20 } else { smux::ASSUMED_WINDOW };
         let mux_config = smux::Config {
             initial_window: window,

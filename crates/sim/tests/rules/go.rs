@@ -1,7 +1,7 @@
 //! The Go programs of the worked example, in either place.
 
 use kcp::wire::Command;
-use turbotunnel_sim::{Fin, Go, How, Link, MIB, Sim, Traffic, Way, ms, secs};
+use turbotunnel_sim::{Fault, Fin, Go, How, Link, MIB, Sim, Traffic, Way, When, ms, secs};
 
 const FINS: [Fin; 3] = [Fin::Old, Fin::Mid, Fin::New];
 
@@ -29,6 +29,23 @@ fn a_fin_is_held_back_towards_a_go_client() {
             .go_client(Go::new(fin))
             .traffic(Traffic::both(300_000, 1_000));
         sim.run_until_done(secs(30));
+    }
+}
+
+/// Silence of a stalled path says nothing: what the program still writes has not come, and a FIN would make it throw that away.
+#[test]
+fn a_fin_is_not_sent_because_a_path_has_stalled() {
+    for fin in FINS {
+        for how in [How::Stall, How::StallDown, How::Freeze(secs(3)), How::Rst, How::HalfDown] {
+            for at in (20..1_500).step_by(20) {
+                let mut sim = Sim::new("a_fin_is_not_sent_because_a_path_has_stalled")
+                    .link(Link::new(ms(20)).rate(MIB))
+                    .go_server(Go::new(fin))
+                    .first_carrier(Fault::new(When::After(ms(at)), how))
+                    .traffic(Traffic::echo(300_000));
+                sim.run_until_done(secs(60));
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A blackholed connection reports no error. It is noticed by asking when something is owed.
 
 use turbotunnel::CarrierEnd;
-use turbotunnel_sim::{Dial, Fin, Go, How, Link, Side, Sim, Traffic, Way, ms, secs};
+use turbotunnel_sim::{Dial, Fault, Fin, Go, How, Link, Side, Sim, Traffic, Way, When, ms, secs};
 
 const STALLS: [How; 3] = [How::Stall, How::StallUp, How::StallDown];
 
@@ -30,6 +30,22 @@ fn silence_is_noticed_within_four_seconds() {
                 assert!(sim.longest_pause(way) <= secs(4), "{how:?}, {what}: {:?} {way:?}", sim.longest_pause(way));
             }
         }
+    }
+}
+
+/// A dead connection's buffer is full of acknowledgements, so the end of the stream is not even sent. Who waits for it has to notice.
+#[test]
+fn a_carrier_that_takes_nothing_is_silent_too() {
+    for (go, limit) in [(None, secs(4)), (Some(Go::new(Fin::New)), secs(8))] {
+        let mut sim = Sim::new("a_carrier_that_takes_nothing_is_silent_too")
+            .link(Link::new(ms(20)).capacity(2_000))
+            .first_carrier(Fault::new(When::After(ms(100)), How::StallUp))
+            .traffic(paced(Traffic::download(60_000)).finishes_last());
+        if let Some(go) = go {
+            sim = sim.go_server(go);
+        }
+        let took = sim.run_until_done(secs(200));
+        assert!(took <= ms(60 * 20) + limit + secs(1), "{took:?}");
     }
 }
 
