@@ -158,7 +158,7 @@ impl Driver {
                         scratch.packets().for_each(|packet| state.tunnel.handle_packet(now, link.id, packet));
                         state.drain_events(&mut wakers, |event| events.push(event));
                         drop(state);
-                        wakers.wake();
+                        wakers.wake(&self.shared);
                         more |= round + 1 == READS_PER_TURN;
                         continue;
                     }
@@ -380,7 +380,7 @@ impl Future for Driver {
             state.drain_events(&mut wakers, |event| events.push(event));
             (state.tunnel.poll_timeout(), state.tunnel.ended().is_some())
         };
-        wakers.wake();
+        wakers.wake(&this.shared);
         this.tell(events);
 
         let timeout = if ended {
@@ -409,8 +409,8 @@ impl Drop for Driver {
         state.newcomers.clear();
         state.tunnel.abort();
         state.drain_events(&mut wakers, |_| {});
-        wakers.append(&mut state.waiters);
+        wakers.push_news();
         drop(state);
-        wakers.wake();
+        wakers.wake(&self.shared);
     }
 }

@@ -1,11 +1,10 @@
 //! A handle to a session, and how a client makes one.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -148,32 +147,16 @@ impl Session {
     ///
     /// The session is over.
     pub async fn accept(&self) -> Result<Stream, SessionError> {
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Stream, SessionError>> {
-        // One lock for looking and parking: a stream that comes in between would be told to nobody.
-        let accepted = self.poll_until(cx, |state| match state.tunnel.accept() {
+        let look = |state: &mut State| match state.tunnel.accept() {
             Some(id) => Some(Ok(id)),
             None => state.ended().map(Err),
-        });
-        accepted.map_ok(|id| Stream::new(self.clone(), id))
+        };
+        self.shared.wait_for(look).await.map(|id| Stream::new(self.clone(), id))
     }
 
     pub(crate) fn try_accept(&self) -> Option<Stream> {
         let id = self.shared.lock().tunnel.accept()?;
         Some(Stream::new(self.clone(), id))
-    }
-
-    fn poll_until<T>(&self, cx: &mut Context<'_>, done: impl FnOnce(&mut State) -> Option<T>) -> Poll<T> {
-        let mut state = self.shared.lock();
-        match done(&mut state) {
-            Some(result) => Poll::Ready(result),
-            None => {
-                state.wait(cx.waker());
-                Poll::Pending
-            }
-        }
     }
 
     /// Closes the session in good order: streams are finished, and the call returns when the peer has acknowledged everything and the last
@@ -185,7 +168,7 @@ impl Session {
     pub async fn close(&self) -> Result<(), SessionError> {
         self.shared.with(|state| state.tunnel.close(now()));
         let gone = |state: &mut State| state.driver_gone.then(|| state.ended()).flatten();
-        match poll_fn(|cx| self.poll_until(cx, gone)).await {
+        match self.shared.wait_for(gone).await {
             SessionError::Closed => Ok(()),
             error => Err(error),
         }
@@ -193,7 +176,7 @@ impl Session {
 
     /// Waits for the end of the session and says why it came. Cancel-safe.
     pub async fn closed(&self) -> SessionError {
-        poll_fn(|cx| self.poll_until(cx, |state| state.ended())).await
+        self.shared.wait_for(|state| state.ended()).await
     }
 
     /// Dials at once, beside the carrier in use and whatever the backoff says: for when the network is known to have changed.
@@ -320,13 +303,11 @@ impl Builder {
         let shared = Arc::new(Shared::new(id, tunnel));
         let session = Session::client(shared.clone());
         tokio::spawn(Driver::new(shared, Some(dialer), self.on_event));
-        poll_fn(|cx| {
-            session.poll_until(cx, |state| match state.ended() {
-                Some(error) => Some(Err(error)),
-                None => state.connected.then_some(Ok(())),
-            })
-        })
-        .await?;
+        let look = |state: &mut State| match state.ended() {
+            Some(error) => Some(Err(error)),
+            None => state.connected.then_some(Ok(())),
+        };
+        session.shared.wait_for(look).await?;
         Ok(session)
     }
 }

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use smux::StreamId;
+use tokio::sync::Notify;
 
 use crate::SessionId;
 use crate::carrier::Carrier;
@@ -44,8 +45,6 @@ pub(crate) struct StreamWaiters {
 pub(crate) struct State {
     pub tunnel: Tunnel,
     pub streams: HashMap<StreamId, StreamWaiters>,
-    /// Wait for a carrier, an incoming stream, the end.
-    pub waiters: Vec<Waker>,
     pub newcomers: VecDeque<Newcomer>,
     /// At least one carrier has been up.
     pub connected: bool,
@@ -62,23 +61,35 @@ pub(crate) struct State {
 pub(crate) struct Shared {
     pub id: SessionId,
     state: Mutex<State>,
+    /// A first carrier, an incoming stream, the end: for whoever waits for one of them.
+    news: Notify,
 }
 
-/// Wakers collected under the lock, to be woken without it.
+/// Who has to be woken: collected under the lock, to be woken without it.
 #[derive(Default)]
-pub(crate) struct WakeList(Vec<Waker>);
+pub(crate) struct WakeList {
+    wakers: Vec<Waker>,
+    news: bool,
+}
 
 impl WakeList {
     pub(crate) fn push(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker);
+        self.wakers.extend(waker);
     }
 
     pub(crate) fn append(&mut self, wakers: &mut Vec<Waker>) {
-        self.0.append(wakers);
+        self.wakers.append(wakers);
     }
 
-    pub(crate) fn wake(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
+    pub(crate) fn push_news(&mut self) {
+        self.news = true;
+    }
+
+    pub(crate) fn wake(&mut self, shared: &Shared) {
+        self.wakers.drain(..).for_each(Waker::wake);
+        if std::mem::take(&mut self.news) {
+            shared.news.notify_waiters();
+        }
     }
 }
 
@@ -86,10 +97,10 @@ impl Shared {
     pub(crate) fn new(id: SessionId, tunnel: Tunnel) -> Self {
         Self {
             id,
+            news: Notify::new(),
             state: Mutex::new(State {
                 tunnel,
                 streams: HashMap::new(),
-                waiters: Vec::new(),
                 newcomers: VecDeque::new(),
                 connected: false,
                 last_dial_error: None,
@@ -112,8 +123,21 @@ impl Shared {
         let result = work(&mut state);
         wakers.push(state.driver.take());
         drop(state);
-        wakers.wake();
+        wakers.wake(self);
         result
+    }
+
+    /// Waits until `look` finds what it looks for. It looks again at each news. Cancel-safe if `look` is.
+    pub(crate) async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            // Made before looking: what comes in between is told to it.
+            let news = self.news.notified();
+            let found = look(&mut self.lock());
+            if let Some(found) = found {
+                return found;
+            }
+            news.await;
+        }
     }
 
     /// Hands a connection over to the session. It comes back if the session is over.
@@ -163,16 +187,16 @@ impl State {
                     }
                 }
                 Event::Incoming => {
-                    wakers.append(&mut self.waiters);
+                    wakers.push_news();
                     pass_on(event);
                 }
                 Event::CarrierUp { .. } => {
                     self.connected = true;
-                    wakers.append(&mut self.waiters);
+                    wakers.push_news();
                     pass_on(event);
                 }
                 Event::Ended(_) => {
-                    wakers.append(&mut self.waiters);
+                    wakers.push_news();
                     for waiters in self.streams.values_mut() {
                         wakers.push(waiters.reader.take());
                         wakers.push(waiters.writer.take());
@@ -182,12 +206,6 @@ impl State {
                 }
                 Event::CarrierLost { .. } | Event::DialFailed { .. } => pass_on(event),
             }
-        }
-    }
-
-    pub(crate) fn wait(&mut self, waker: &Waker) {
-        if !self.waiters.iter().any(|waiting| waiting.will_wake(waker)) {
-            self.waiters.push(waker.clone());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::connect;
@@ -107,14 +107,17 @@ impl Wake for Woken {
 #[tokio::test(start_paused = true)]
 async fn an_accept_that_was_given_up_leaves_no_waker_behind() {
     let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
     let wakers: Vec<Arc<Woken>> = (0..100).map(|_| Arc::default()).collect();
     for woken in &wakers {
         let waker = Waker::from(woken.clone());
-        let accepting = pin!(listener.accept());
-        assert!(matches!(accepting.poll(&mut Context::from_waker(&waker)), Poll::Pending));
+        let mut cx = Context::from_waker(&waker);
+        let (on_listener, on_session, end) = (pin!(listener.accept()), pin!(session.accept()), pin!(session.closed()));
+        assert!(on_listener.poll(&mut cx).is_pending());
+        assert!(on_session.poll(&mut cx).is_pending());
+        assert!(end.poll(&mut cx).is_pending());
     }
-    assert!(wakers.iter().all(|woken| Arc::strong_count(woken) == 1), "kept by the listener");
-    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    assert!(wakers.iter().all(|woken| Arc::strong_count(woken) == 1), "kept");
     say(&session, b"1").await;
     assert!(wakers.iter().all(|woken| woken.0.load(Ordering::Relaxed) == 0));
 }
