@@ -28,6 +28,8 @@ pub struct Kcp {
     /// While learning: one segment may go out all the same.
     first_may_go: bool,
     wask_due: bool,
+    /// A WASK went out on this carrier, and no WINS has come since.
+    wins_owed: bool,
     sender: Sender,
     receiver: Receiver,
     rto: Rto,
@@ -55,6 +57,7 @@ impl Kcp {
             learning: false,
             first_may_go: false,
             wask_due: false,
+            wins_owed: false,
             sender: Sender::new(now, &config),
             receiver: Receiver::new(&config),
             rto: Rto::new(config.min_rto),
@@ -116,7 +119,10 @@ impl Kcp {
                     self.stats.wask_received += 1;
                     self.receiver.ask_answer();
                 }
-                Command::Wins => self.stats.wins_received += 1,
+                Command::Wins => {
+                    self.stats.wins_received += 1;
+                    self.wins_owed = false;
+                }
             }
         }
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
@@ -193,6 +199,7 @@ impl Kcp {
         // As kcp-go does, WASK and WINS repeat the last ACK's numbers.
         if self.wask_due && out.len() + HEADER_LEN <= end {
             self.wask_due = false;
+            self.wins_owed = true;
             Segment { cmd: Command::Wask, ..header }.encode(out);
             self.stats.wask_sent += 1;
         }
@@ -315,6 +322,7 @@ impl Kcp {
     pub fn resume(&mut self, now: Instant, how: Resume) {
         self.advance(now);
         self.suspended = false;
+        self.wins_owed = false;
         let in_flight = self.sender.resume(self.now);
         self.learning = in_flight && how != Resume::Now;
         self.first_may_go = self.learning && how == Resume::AfterFirst;
@@ -343,6 +351,12 @@ impl Kcp {
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
         self.learning = false;
         true
+    }
+
+    /// The peer was asked for its window on this carrier and has not answered yet.
+    #[must_use]
+    pub fn owes_window(&self) -> bool {
+        self.wins_owed
     }
 
     /// Queues a WASK. The answer, any packet, tells the peer's `una` and window.

@@ -35,8 +35,8 @@ const IDLE_RING: usize = 32;
 const TAIL_PROBE_BASE: Duration = Duration::from_secs(1);
 /// First wait before a question after a closed window; kcp-go since 5.6.43.
 const WINDOW_PROBE_FIRST: Duration = Duration::from_millis(500);
-/// Last wait; kcp-go's 120 s outlive most sessions.
-const WINDOW_PROBE_MAX: Duration = Duration::from_secs(10);
+/// Last wait. Whoever waits for an unread window wants to know soon that its carrier has died; kcp-go's 120 s outlive most sessions.
+const WINDOW_PROBE_MAX: Duration = Duration::from_secs(4);
 
 /// Why a segment goes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

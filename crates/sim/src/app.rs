@@ -68,18 +68,20 @@ pub struct App {
     side: Side,
     session: u64,
     start: Instant,
+    /// Streams that are taken for used already.
+    used: u32,
     streams: Vec<AppStream>,
     buf: Vec<u8>,
 }
 
 impl App {
-    pub(crate) fn new(start: Instant, side: Side, session: u64) -> Self {
-        Self { side, session, start, streams: Vec::new(), buf: vec![0; PIECE] }
+    pub(crate) fn new(start: Instant, side: Side, session: u64, used: u32) -> Self {
+        Self { side, session, start, used, streams: Vec::new(), buf: vec![0; PIECE] }
     }
 
     pub(crate) fn add(&mut self, traffic: &Traffic) {
         let same_opener = self.streams.iter().filter(|stream| stream.traffic.opener == traffic.opener).count();
-        let number = traffic.stream(same_opener);
+        let number = traffic.stream(same_opener) + 2 * self.used;
         let start = self.start + traffic.starts_at;
         let up = Pattern::new(self.session, number, Way::Up);
         let down = match traffic.manners {

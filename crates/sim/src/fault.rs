@@ -97,7 +97,9 @@ pub enum Dial {
     BlackHole,
     /// Connected after a round trip, and closed at once; the server hears nothing of it.
     AcceptAndClose,
-    /// A relay right here accepts at once, finds out after a round trip that the server refuses it, and resets.
+    /// A relay right here accepts at once, and connects itself only then; what is sent meanwhile waits in it.
+    Relay,
+    /// The same, and it finds out after a round trip that the server refuses it, and resets.
     RelayRefused,
     /// Connected, but to a server that does not know the session: a load balancer sent it astray.
     Astray,
@@ -110,6 +112,7 @@ impl Dial {
             Self::Refused => "refused",
             Self::BlackHole => "black hole",
             Self::AcceptAndClose => "accept and close",
+            Self::Relay => "relay",
             Self::RelayRefused => "relay refused",
             Self::Astray => "astray",
         }
@@ -122,7 +125,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Kinds of faults, all of them; a random run in which one never happened proves nothing about it.
-    pub const KINDS: [&'static str; 16] = [
+    pub const KINDS: [&'static str; 22] = [
         "fin",
         "rst",
         "half up",
@@ -135,10 +138,16 @@ impl Counts {
         "refused",
         "black hole",
         "accept and close",
+        "relay",
         "relay refused",
         "astray",
         "twin",
         "half a packet",
+        "asleep",
+        "packet lost",
+        "packet overtaken",
+        "packet doubled",
+        "server restart",
     ];
 
     pub(crate) fn note(&mut self, kind: &'static str) {

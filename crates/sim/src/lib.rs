@@ -25,6 +25,7 @@
 //! Not here: sockets, tasks, the clock. The `tokio` half of `turbotunnel` is tested where it is.
 
 mod app;
+mod code;
 mod fault;
 mod go;
 mod intruder;
@@ -35,6 +36,9 @@ mod ours;
 pub mod pattern;
 mod pipe;
 mod random;
+mod runs;
+mod script;
+mod shrink;
 mod sim;
 mod trace;
 mod traffic;
@@ -49,6 +53,9 @@ pub use ours::Told;
 pub use pattern::Way;
 pub use pipe::Link;
 pub use random::{Random, seed_of};
+pub use runs::{Totals, play_all, seeds};
+pub use script::{Deed, Outcome, Peers, Script, Settings};
+pub use shrink::shrink;
 pub use sim::{SESSION_ID, Sim};
 pub use traffic::{Reading, Traffic};
 
@@ -61,6 +68,12 @@ pub const MIB: u64 = 1 << 20;
 #[must_use]
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// So many microseconds.
+#[must_use]
+pub const fn us(micros: u64) -> Duration {
+    Duration::from_micros(micros)
 }
 
 /// So many seconds.

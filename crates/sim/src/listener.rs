@@ -77,7 +77,7 @@ impl Listener {
                 Control::Unknown { conv: hello.conv }.encode(&mut unknown);
                 net.send(now, stranger.wire, Side::Server, &unknown);
             }
-            opening = opening.or_else(|| opening_conv(packet, self.config.initial_sn));
+            opening = opening.or_else(|| opening_conv(packet, self.config.counters.sn));
         }
         let ended = self.session.is_some() || stranger.astray;
         if let Some(conv) = opening.filter(|_| !ended) {

@@ -76,6 +76,11 @@ enum State {
 
 struct Wire {
     state: State,
+    link: Link,
+    /// What happens to packets.
+    random: Random,
+    /// A packet that the next one overtakes, up and down, and when it goes if there is none.
+    held: [Option<(Instant, Vec<u8>)>; 2],
     /// Nobody at the other end.
     unanswered: bool,
     up: Pipe,
@@ -92,13 +97,18 @@ impl Wire {
         }
     }
 
-    fn next(&self) -> Option<Instant> {
+    /// `asleep`: until when client and server sleep.
+    fn next(&self, asleep: [Option<Instant>; 2]) -> Option<Instant> {
         match self.state {
             State::Dialing { outcome: Dial::BlackHole, .. } | State::Gone => None,
             State::Dialing { until, .. } => Some(until),
             State::Open => {
                 let timed = self.timed.iter().map(|(at, _)| *at);
-                self.up.next().into_iter().chain(self.down.next()).chain(timed).min()
+                let held = self.held.iter().flatten().map(|(at, _)| *at);
+                let [client, server] = asleep;
+                let up = self.up.next().map(|at| server.map_or(at, |until| at.max(until)));
+                let down = self.down.next().map(|at| client.map_or(at, |until| at.max(until)));
+                up.into_iter().chain(down).chain(timed).chain(held).min()
             }
         }
     }
@@ -123,6 +133,8 @@ pub(crate) struct Network {
     pub(crate) tap: Option<Vec<Seen>>,
     /// So many packets are dropped next, up and down.
     pub(crate) to_lose: [u32; 2],
+    /// Until when client and server sleep: they hear nothing, and what comes stays in their connections' buffers.
+    asleep: [Option<Instant>; 2],
     news: Vec<(WireId, Side, News)>,
 }
 
@@ -141,6 +153,7 @@ impl Network {
             counts: Counts::default(),
             tap: None,
             to_lose: [0; 2],
+            asleep: [None; 2],
             news: Vec::new(),
         }
     }
@@ -153,15 +166,19 @@ impl Network {
         let faults = (self.fault_plan)(number, &mut self.random);
         let link = (self.link_plan)(number);
         let until = match outcome {
-            Dial::RelayRefused => now + Duration::from_micros(100),
+            Dial::Relay | Dial::RelayRefused => now + Duration::from_micros(100),
             _ => now + link.delay * 2,
         };
         if outcome != Dial::Connect {
             self.counts.note(outcome.name());
         }
         self.trace.tell(now, format_args!("dial {number}: {}", outcome.name()));
+        let random = if link.touches_packets() || !link.jitter.is_zero() { self.random.fork() } else { Random::new(0) };
         self.wires.push(Wire {
             state: State::Dialing { until, outcome },
+            link,
+            random,
+            held: [None, None],
             unanswered: matches!(outcome, Dial::AcceptAndClose | Dial::RelayRefused),
             up: Pipe::new(now, link),
             down: Pipe::new(now, link),
@@ -179,7 +196,10 @@ impl Network {
     pub(crate) fn write(&mut self, now: Instant, id: WireId, side: Side, bytes: &[u8]) {
         let way = outward(side);
         self.trace.bytes(now, id * 2 + usize::from(way == Way::Down), bytes);
-        self.wires[id].pipe(way).write(now, bytes);
+        let wire = &mut self.wires[id];
+        let jitter = wire.link.jitter;
+        let late = if jitter.is_zero() { jitter } else { wire.random.pause(Duration::ZERO..jitter) };
+        wire.pipe(way).write(now, bytes, late);
     }
 
     /// Writes a packet with its length in front.
@@ -190,12 +210,37 @@ impl Network {
         let to_lose = &mut self.to_lose[usize::from(outward(side) == Way::Down)];
         if *to_lose > 0 {
             *to_lose -= 1;
+        } else if self.wires[id].link.touches_packets() {
+            self.write_packet(now, id, side, framed);
         } else {
             self.write(now, id, side, &framed);
         }
         if let Some(tap) = &mut self.tap {
             let carrier = id as u32 + 1;
             tap.push(Seen { at: now - self.start, carrier, way: outward(side), packet: packet.to_vec() });
+        }
+    }
+
+    /// As a carrier over datagrams does: some get lost, some come late, some twice.
+    fn write_packet(&mut self, now: Instant, id: WireId, side: Side, framed: Vec<u8>) {
+        let wire = &mut self.wires[id];
+        let (link, dice) = (wire.link, wire.random.within(0..1000) as u32);
+        let held = &mut wire.held[usize::from(outward(side) == Way::Down)];
+        if dice < link.loss {
+            return self.counts.note("packet lost");
+        }
+        if dice < link.loss + link.reorder && held.is_none() {
+            *held = Some((now + link.delay, framed));
+            return self.counts.note("packet overtaken");
+        }
+        let held = held.take();
+        self.write(now, id, side, &framed);
+        if (link.loss + link.reorder..link.loss + link.reorder + link.double).contains(&dice) {
+            self.counts.note("packet doubled");
+            self.write(now, id, side, &framed);
+        }
+        if let Some((_, overtaken)) = held {
+            self.write(now, id, side, &overtaken);
         }
     }
 
@@ -260,15 +305,40 @@ impl Network {
         }
     }
 
+    pub(crate) fn calm(&mut self) {
+        self.agenda.clear();
+        self.dial_plan = Box::new(|_, _, _| Dial::Connect);
+        self.fault_plan = Box::new(|_, _| Vec::new());
+        for wire in &mut self.wires {
+            wire.faults.clear();
+            wire.timed.clear();
+        }
+    }
+
     // Time.
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        let wires = self.live.iter().filter_map(|id| self.wires[*id].next());
-        wires.chain(self.agenda.iter().map(|(at, _, _)| *at)).min()
+        let wires = self.live.iter().filter_map(|id| self.wires[*id].next(self.asleep));
+        let asleep = self.asleep.iter().flatten().copied();
+        wires.chain(self.agenda.iter().map(|(at, _, _)| *at)).chain(asleep).min()
+    }
+
+    /// An end sleeps, as a process that is stopped.
+    pub(crate) fn sleep(&mut self, now: Instant, side: Side, time: Duration) {
+        self.counts.note("asleep");
+        self.trace.tell(now, format_args!("{side:?}: asleep for {time:?}"));
+        self.asleep[usize::from(side == Side::Server)] = Some(now + time);
+    }
+
+    pub(crate) fn is_asleep(&self, side: Side) -> bool {
+        self.asleep[usize::from(side == Side::Server)].is_some()
     }
 
     /// What has happened by `now`, in order, for the ends to hear.
     pub(crate) fn take_news(&mut self, now: Instant) -> Vec<(WireId, Side, News)> {
+        for asleep in &mut self.asleep {
+            *asleep = asleep.filter(|until| now < *until);
+        }
         for i in 0..self.agenda.len() {
             let (at, every, how) = self.agenda[i];
             if now >= at {
@@ -288,7 +358,9 @@ impl Network {
                 State::Gone => false,
             }
         });
-        std::mem::take(&mut self.news)
+        let (later, news) = std::mem::take(&mut self.news).into_iter().partition(|(_, side, _)| self.is_asleep(*side));
+        self.news = later;
+        news
     }
 
     fn look_after(&mut self, now: Instant, id: WireId) {
@@ -306,6 +378,13 @@ impl Network {
             self.strike(now, id, how, None);
         }
         for way in [Way::Up, Way::Down] {
+            if let Some((_, held)) = self.wires[id].held[usize::from(way == Way::Down)].take_if(|(at, _)| now >= *at) {
+                let side = if way == Way::Up { Side::Client } else { Side::Server };
+                self.write(now, id, side, &held);
+            }
+            if self.is_asleep(if way == Way::Up { Side::Server } else { Side::Client }) {
+                continue;
+            }
             self.check_limit(now, id, way);
             while let Some(arrival) = self.wires[id].pipe(way).take(now) {
                 let side = if way == Way::Up { Side::Server } else { Side::Client };
@@ -337,6 +416,9 @@ impl Network {
             Dial::AcceptAndClose => wire.down.cut(now, End::Fin),
             Dial::RelayRefused => wire.down.cut(now + link_delay * 2, End::Reset),
             _ => {
+                if outcome == Dial::Relay {
+                    wire.up.hold_until(now + link_delay * 2);
+                }
                 for fault in std::mem::take(&mut wire.faults) {
                     match fault.when {
                         When::After(pause) => {

@@ -255,7 +255,7 @@ impl Ours {
 
     /// The most that this end may hold of what the peer has written, or the peer of what it has: buffers and windows of both.
     pub(crate) fn memory_bound(&self) -> u64 {
-        let window = u64::from(self.config.window) * 1376;
+        let window = u64::from(self.config.window.max(32)) * 1376;
         let streams = self.tunnel.stats().streams as u64 + 1;
         window * 2 + self.config.max_buffered as u64 * 2 + streams * self.config.send_buffer as u64
     }

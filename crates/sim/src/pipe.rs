@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What the way between client and server is like, in each direction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// One way. At least a microsecond.
     pub delay: Duration,
@@ -12,13 +12,29 @@ pub struct Link {
     pub rate: Option<u64>,
     /// Bytes that fit into one direction of a connection: in the sender's buffer, on the way, in the receiver's. A full one takes no more.
     pub capacity: usize,
+    /// Up to so much is added to the delay of each packet. Their order does not change.
+    pub jitter: Duration,
+    /// Packets of 1,000 that get lost, although the connection lives: a carrier over datagrams.
+    pub loss: u32,
+    /// Packets of 1,000 that are overtaken by the next one.
+    pub reorder: u32,
+    /// Packets of 1,000 that arrive twice.
+    pub double: u32,
 }
 
 impl Link {
     /// `delay` one way, no limit of rate, 256 KiB of buffers.
     #[must_use]
     pub fn new(delay: Duration) -> Self {
-        Self { delay: delay.max(Duration::from_micros(1)), rate: None, capacity: 256 << 10 }
+        Self {
+            delay: delay.max(Duration::from_micros(1)),
+            rate: None,
+            capacity: 256 << 10,
+            jitter: Duration::ZERO,
+            loss: 0,
+            reorder: 0,
+            double: 0,
+        }
     }
 
     /// With so many bytes a second.
@@ -31,6 +47,35 @@ impl Link {
     #[must_use]
     pub fn capacity(self, capacity: usize) -> Self {
         Self { capacity, ..self }
+    }
+
+    /// With up to so much more delay, each packet its own.
+    #[must_use]
+    pub fn jitter(self, jitter: Duration) -> Self {
+        Self { jitter, ..self }
+    }
+
+    /// Loses so many packets of 1,000.
+    #[must_use]
+    pub fn loses(self, loss: u32) -> Self {
+        Self { loss, ..self }
+    }
+
+    /// Lets so many packets of 1,000 be overtaken by the next one.
+    #[must_use]
+    pub fn reorders(self, reorder: u32) -> Self {
+        Self { reorder, ..self }
+    }
+
+    /// Delivers so many packets of 1,000 twice.
+    #[must_use]
+    pub fn doubles(self, double: u32) -> Self {
+        Self { double, ..self }
+    }
+
+    /// Something happens to packets while the connection lives.
+    pub(crate) fn touches_packets(self) -> bool {
+        self.loss + self.reorder + self.double > 0
     }
 }
 
@@ -102,7 +147,8 @@ impl Pipe {
         self.link.capacity.saturating_sub(self.queued)
     }
 
-    pub(crate) fn write(&mut self, now: Instant, bytes: &[u8]) {
+    /// `late`: so much more than the link's delay.
+    pub(crate) fn write(&mut self, now: Instant, bytes: &[u8], late: Duration) {
         if self.swallows || self.over || self.end.is_some() {
             // It stays in the writer's buffer until he is told.
             self.queued += bytes.len();
@@ -112,13 +158,18 @@ impl Pipe {
             Duration::from_nanos((bytes.len() as u128 * 1_000_000_000 / u128::from(rate)) as u64)
         });
         self.wire_free = self.wire_free.max(now) + on_wire;
-        let arrival = (self.wire_free + self.link.delay).max(self.last_arrival);
+        let arrival = (self.wire_free + self.link.delay + late).max(self.last_arrival);
         self.last_arrival = arrival;
         self.queued += bytes.len();
         match self.queue.back_mut() {
             Some((at, last)) if *at == arrival => last.extend_from_slice(bytes),
             _ => self.queue.push_back((arrival, bytes.to_vec())),
         }
+    }
+
+    /// What is written before `start` waits until then for its way.
+    pub(crate) fn hold_until(&mut self, start: Instant) {
+        self.wire_free = self.wire_free.max(start);
     }
 
     /// The writer says no more; what was written still arrives.

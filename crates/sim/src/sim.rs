@@ -214,11 +214,12 @@ impl Sim {
     }
 
     fn make_ends(&mut self) -> Ends {
+        let used = self.client_config.counters.streams;
         let (start, session, mut traffic) = (self.start, self.seed, self.traffic.clone());
         // Streams are numbered as they are opened.
         traffic.sort_by_key(|traffic| traffic.starts_at);
         let app = move |side| {
-            let mut app = App::new(start, side, session);
+            let mut app = App::new(start, side, session, used);
             traffic.iter().for_each(|traffic| app.add(traffic));
             app
         };
@@ -277,20 +278,29 @@ impl Sim {
 
     /// Lets so much time pass.
     pub fn run_for(&mut self, time: Duration) {
-        let until = self.now + time;
+        self.run_to(self.elapsed() + time, |_| false);
+    }
+
+    /// Lets the time pass until `done`, or until `at` after the start.
+    pub fn run_to(&mut self, at: Duration, mut done: impl FnMut(&Self) -> bool) {
+        let until = self.start + at;
         self.settle();
-        while self.step(until) {}
-        self.now = until;
-        self.settle();
+        while !done(self) {
+            if !self.step(until) {
+                self.now = self.now.max(until);
+                self.settle();
+                return;
+            }
+        }
     }
 
     /// Goes to the next point in time at which something happens. False: not before or at `until`.
     fn step(&mut self, until: Instant) -> bool {
         let now = self.now;
         let ends = self.ends();
-        let wake = ends.client.wake_at(now).into_iter().chain(ends.server.wake_at(now));
-        let wake: Vec<_> = wake.collect();
-        let Some(next) = wake.into_iter().chain(self.net.next()).min() else { return false };
+        let wake = [(Side::Client, ends.client.wake_at(now)), (Side::Server, ends.server.wake_at(now))];
+        let wake = wake.into_iter().filter(|(side, _)| !self.net.is_asleep(*side)).filter_map(|(_, at)| at);
+        let Some(next) = wake.chain(self.net.next()).min() else { return false };
         if next > until {
             return false;
         }
@@ -318,8 +328,9 @@ impl Sim {
                     },
                 }
             }
-            busy |= ends.client.turn(now, &mut self.net);
-            busy |= ends.server.turn(now, &mut self.net);
+            for (side, node) in [(Side::Client, &mut ends.client), (Side::Server, &mut ends.server)] {
+                busy |= !self.net.is_asleep(side) && node.turn(now, &mut self.net);
+            }
             if !busy {
                 break;
             }
@@ -327,8 +338,11 @@ impl Sim {
             assert!(self.rounds < MOST_ROUNDS, "busy for ever, without time advancing");
         }
         let ends = self.ends.as_mut().expect("made");
-        ends.client.check(now, &mut self.net);
-        ends.server.check(now, &mut self.net);
+        for (side, node) in [(Side::Client, &mut ends.client), (Side::Server, &mut ends.server)] {
+            if !self.net.is_asleep(side) {
+                node.check(now, &mut self.net);
+            }
+        }
         self.check_memory();
         self.note_pauses();
     }
@@ -363,6 +377,11 @@ impl Sim {
         self.settle();
     }
 
+    /// From now on nothing goes wrong that has not begun yet: all dials connect, and nothing more happens to carriers.
+    pub fn calm(&mut self) {
+        self.net.calm();
+    }
+
     /// The client dials, beside the carrier in use if there is one.
     pub fn redial(&mut self) {
         let now = self.now;
@@ -376,9 +395,16 @@ impl Sim {
         self.settle();
     }
 
+    /// An end is stopped for so long, as a process is by SIGSTOP or a lid that is closed. Its connections live on.
+    pub fn sleep(&mut self, side: Side, time: Duration) {
+        self.net.sleep(self.now, side, time);
+        self.settle();
+    }
+
     /// The server's process is killed and started again: it knows nothing.
     pub fn restart_server(&mut self) {
         let now = self.now;
+        self.net.counts.note("server restart");
         self.net.trace.tell(now, format_args!("the server is restarted"));
         self.ends();
         let ends = self.ends.as_mut().expect("made");
@@ -532,6 +558,13 @@ impl Sim {
         intruder.map(Intruder::received).unwrap_or_default()
     }
 
+    /// Carriers that were lost in mid-session, as an end of ours counts them.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        let ends = self.made();
+        ends.client.tunnel().or(ends.server.tunnel()).map_or(0, |tunnel| tunnel.stats().cuts)
+    }
+
     /// Faults that happened.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -552,7 +585,7 @@ impl Sim {
 
 impl Drop for Sim {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() || crate::runs::is_quiet() {
             return;
         }
         eprintln!("\nthe last that happened:");

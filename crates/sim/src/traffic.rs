@@ -44,7 +44,7 @@ pub(crate) struct Pace {
 }
 
 /// The conversation on one stream. See the functions that make one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
     pub(crate) opener: Side,
     pub(crate) manners: Manners,
@@ -147,6 +147,34 @@ impl Traffic {
     #[must_use]
     pub fn opened_by_server(self) -> Self {
         Self { opener: Side::Server, ..self }
+    }
+
+    // For making a failing script smaller.
+
+    pub(crate) fn unpaced(self) -> Self {
+        Self { pace: None, ..self }
+    }
+
+    pub(crate) fn read_promptly(self) -> Self {
+        Self { client_reads: Reading::Prompt, server_reads: Reading::Prompt, ..self }
+    }
+
+    /// The same conversation without its manners.
+    pub(crate) fn unmannered(self) -> Self {
+        Self { manners: Manners::Free, ..self }
+    }
+
+    /// `part` of `whole` of its bytes.
+    pub(crate) fn scaled(self, part: u64, whole: u64) -> Self {
+        let scaled = |bytes: u64| bytes * part / whole;
+        let (up, down) = match self.manners {
+            Manners::Turns { request, response } => {
+                let count = scaled(self.up / request.max(1));
+                (count * request, count * response)
+            }
+            Manners::Free | Manners::Echo => (scaled(self.up), scaled(self.down)),
+        };
+        Self { up, down, ..self }
     }
 
     /// Number of the `index`-th stream (from 0) that the opener opens.

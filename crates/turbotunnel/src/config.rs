@@ -34,8 +34,21 @@ pub struct Config {
     pub close_limit: Duration,
     /// The very first dial decides: if it fails, the session is over. Default: no, it is repeated like any other.
     pub fail_fast: bool,
-    /// First segment number, both ways. Default 0, and a Go peer knows no other; tests start near the wrap.
-    pub initial_sn: u32,
+    /// Where counters start. Both ends alike.
+    pub counters: Counters,
+}
+
+/// Where the counters of a session start: at zero, and Go peers know nothing else. Tests of what happens when they go round start elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The first segment number, both ways.
+    pub sn: u32,
+    /// Our clock in KCP's packets, in milliseconds.
+    pub ts_ms: u32,
+    /// Bytes of each stream, both ways.
+    pub stream_bytes: u32,
+    /// Stream ids that are taken for used.
+    pub streams: u32,
 }
 
 impl Default for Config {
@@ -51,7 +64,7 @@ impl Default for Config {
             max_streams: 4096,
             close_limit: Duration::from_secs(10),
             fail_fast: false,
-            initial_sn: 0,
+            counters: Counters::default(),
         }
     }
 }

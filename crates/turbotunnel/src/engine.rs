@@ -89,10 +89,14 @@ impl Engine {
         let kcp_config = kcp::Config {
             send_window: config.window,
             recv_window: config.window,
-            initial_sn: config.initial_sn,
+            initial_sn: config.counters.sn,
+            initial_ts_ms: config.counters.ts_ms,
             ..kcp::Config::default()
         };
+        let first_stream_id = if side == Side::Client { 3 } else { 2 };
         let mux_config = smux::Config {
+            first_stream_id: Some(config.counters.streams.saturating_mul(2).saturating_add(first_stream_id)),
+            initial_counter: config.counters.stream_bytes,
             initial_window: config.stream_window.max(LEAST_STREAM_WINDOW),
             max_window: config.max_stream_window,
             max_buffered: config.max_buffered,

@@ -87,7 +87,7 @@ mod shared;
 #[cfg(feature = "tokio")]
 mod stream;
 
-pub use config::Config;
+pub use config::{Config, Counters};
 pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
 #[cfg(feature = "tokio")]

@@ -200,7 +200,7 @@ impl Server {
                     continue;
                 }
                 early.push(packet);
-                conv = conv.or_else(|| opening_conv(packet, self.config.initial_sn));
+                conv = conv.or_else(|| opening_conv(packet, self.config.counters.sn));
             }
             if let Some(conv) = conv
                 && self.allowance.lock().unwrap_or_else(PoisonError::into_inner).admit(now())

@@ -476,15 +476,16 @@ impl Path {
             self.handle_ended(now, late, CarrierEnd::Silent);
         }
         if let Some(current) = self.current() {
-            match self.silence.handle_timeout(now) {
-                Some(Verdict::Probe) => self.changes.push_back(Change::Probe(current)),
-                Some(Verdict::Dead) if !self.is_client() => {
-                    self.get_mut(current).into_iter().for_each(|c| c.deadline = Some(now + SILENT_SERVER));
+            // One who comes late may find two things due: to ask again, and to give up.
+            while let Some(verdict) = self.silence.handle_timeout(now) {
+                match verdict {
+                    Verdict::Probe => self.changes.push_back(Change::Probe(current)),
+                    Verdict::Dead if !self.is_client() => {
+                        self.get_mut(current).into_iter().for_each(|c| c.deadline = Some(now + SILENT_SERVER));
+                    }
+                    Verdict::Dead if !self.is_dialing() => self.schedule_dial(now),
+                    Verdict::Dead => {}
                 }
-                Some(Verdict::Dead) if !self.is_dialing() => {
-                    self.schedule_dial(now);
-                }
-                Some(Verdict::Dead) | None => {}
             }
         }
         self.dial_if_due(now, una);

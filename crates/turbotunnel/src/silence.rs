@@ -37,7 +37,7 @@ pub(crate) enum Verdict {
 /// What is owed by the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owed {
-    /// Something sent is unacknowledged, or waits for the carrier to take it.
+    /// Something sent is unacknowledged, a question for the window unanswered, or something waits for the carrier to take it.
     pub in_flight: bool,
     /// A stream is open on which the peer may still send.
     pub expecting: bool,

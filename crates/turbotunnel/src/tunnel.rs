@@ -543,8 +543,9 @@ impl Tunnel {
     }
 
     fn update_owed(&mut self, now: Instant) {
+        let kcp = self.engine.kcp();
         let owed = Owed {
-            in_flight: !self.engine.kcp().all_acknowledged() || self.engine.waits_for_carrier(now),
+            in_flight: !kcp.all_acknowledged() || kcp.owes_window() || self.engine.waits_for_carrier(now),
             expecting: self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);

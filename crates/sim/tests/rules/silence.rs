@@ -1,7 +1,7 @@
 //! A blackholed connection reports no error. It is noticed by asking when something is owed.
 
 use turbotunnel::CarrierEnd;
-use turbotunnel_sim::{Dial, Fault, Fin, Go, How, Link, Side, Sim, Traffic, Way, When, ms, secs};
+use turbotunnel_sim::{Dial, Fault, Fin, Go, How, Link, Reading, Side, Sim, Traffic, Way, When, ms, secs};
 
 const STALLS: [How; 3] = [How::Stall, How::StallUp, How::StallDown];
 
@@ -46,6 +46,24 @@ fn a_carrier_that_takes_nothing_is_silent_too() {
         }
         let took = sim.run_until_done(secs(200));
         assert!(took <= ms(60 * 20) + limit + secs(1), "{took:?}");
+    }
+}
+
+/// Nothing is in flight towards a server that does not read, so nothing is missed when the connection dies. Its window is asked for all the same.
+#[test]
+fn a_stall_while_the_window_is_closed_is_noticed() {
+    for how in STALLS {
+        let reading = Reading::Stops { after: 1_000, pause: secs(30) };
+        let mut sim = Sim::new("a_stall_while_the_window_is_closed_is_noticed")
+            .link(Link::new(ms(20)))
+            .server_config(|config| (config.max_buffered, config.window) = (1_000, 32))
+            .at(secs(12), how)
+            .traffic(Traffic::upload(300_000).server_reads(reading));
+        sim.run_for(secs(11));
+        assert!(sim.client_app().written() < 300_000, "the window is not closed");
+        sim.run_until_done(secs(60));
+        let lost = crate::losses(&sim, Side::Client)[0].0;
+        assert!(lost <= secs(12) + secs(6), "{how:?}: noticed at {lost:?}");
     }
 }
 

@@ -1,0 +1,84 @@
+//! Sessions with everything random: the path, the traffic, the settings, the peers, and what goes wrong.
+//!
+//! A failure is made smaller and printed as the code of a test, with the seed of its run. `SIM_SEED=7` plays one seed only and shows all of it,
+//! `SIM_TIMES=100` plays a hundred times as many.
+
+mod scripts;
+
+use turbotunnel_sim::{Counts, Peers, Random, Script, Totals, play_all, secs, seeds};
+
+use crate::scripts::{LASTING, any_fin, hectic, lasting, with_restart};
+
+fn play(name: &str, count: u64, script: impl Fn(u64) -> Script + Sync) -> Totals {
+    let totals = play_all(name, &seeds(count), script);
+    let hours = totals.time.as_secs_f64() / 3600.0;
+    let Totals { runs, bytes, cuts, counts, slowest, .. } = &totals;
+    eprintln!("{name}: {runs} sessions, {hours:.0} hours, {cuts} cuts, {bytes} bytes, slowest {slowest:?}, {counts:?}");
+    totals
+}
+
+/// A run in which a kind of fault never happened says nothing about it.
+fn assert_all_happened(counts: &Counts, but: &[&str]) {
+    if std::env::var_os("SIM_SEED").is_none() {
+        let missing: Vec<_> = counts.missing().filter(|kind| !but.contains(kind)).collect();
+        assert!(missing.is_empty(), "these never happened: {missing:?}");
+    }
+}
+
+/// Nothing that can happen to a carrier or a dial costs a session between peers of ours a byte.
+#[test]
+fn random_faults_between_peers_of_ours() {
+    let totals = play("random_faults_between_peers_of_ours", 4_000, |seed| hectic(seed, |_| Peers::Ours));
+    assert_all_happened(&totals.counts, &["server restart"]);
+}
+
+/// A client of ours against the Go server, which drops packets, says no HELLO, and may stop writing at a FIN.
+#[test]
+fn random_faults_with_a_go_server() {
+    let script = |seed| hectic(seed, |random: &mut Random| Peers::GoServer(any_fin(random)));
+    play("random_faults_with_a_go_server", 1_000, script);
+}
+
+/// The Go client, which redials at once and dies of a failed dial, against a server of ours.
+#[test]
+fn random_faults_with_a_go_client() {
+    let script = |seed| hectic(seed, |random: &mut Random| Peers::GoClient(any_fin(random)));
+    play("random_faults_with_a_go_client", 1_000, script);
+}
+
+/// In the middle of all that the server is started again. The client finds out, and nothing of the new server gets into its streams.
+#[test]
+fn random_faults_and_a_server_restart() {
+    play("random_faults_and_a_server_restart", 500, with_restart);
+}
+
+/// Months of sessions that live for hours and lose a connection every half minute.
+#[test]
+fn sessions_that_last() {
+    let totals = play("sessions_that_last", 2_000, lasting);
+    if totals.runs >= 2_000 {
+        let hours = totals.time.as_secs() / 3600;
+        assert!(hours >= 10_000, "only {hours} session-hours");
+        assert!(totals.cuts >= 1_000_000, "only {} cuts", totals.cuts);
+        assert!(totals.bytes >= 20_000_000_000, "only {} bytes", totals.bytes);
+    }
+}
+
+/// A seed is all there is to a run.
+#[test]
+fn two_runs_of_a_seed_are_equal() {
+    let peers = [Peers::Ours, Peers::GoServer(turbotunnel_sim::Fin::Mid), Peers::GoClient(turbotunnel_sim::Fin::Old)];
+    for seed in 0..300 {
+        let digest = |seed: u64| {
+            let mut sim = hectic(seed, |_| peers[seed as usize % 3]).sim("two_runs_of_a_seed_are_equal");
+            sim.run_for(secs(20));
+            sim.digest()
+        };
+        assert_eq!(digest(seed), digest(seed));
+        assert_ne!(digest(seed), digest(seed + 300));
+    }
+    let mut longer = lasting(1);
+    longer.faults.truncate(20);
+    assert_eq!(longer.run("a").digest, longer.run("b").digest);
+    assert!(longer.run("c").took >= LASTING - secs(120));
+}
