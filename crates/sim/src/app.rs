@@ -133,6 +133,12 @@ impl App {
         self.streams[index].delivered
     }
 
+    /// The ends of all streams were acknowledged.
+    #[must_use]
+    pub fn all_delivered(&self) -> bool {
+        self.streams.iter().all(|stream| stream.delivered || !stream.traffic.finishes)
+    }
+
     /// What went wrong with a stream, if something did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

@@ -167,6 +167,10 @@ impl Node for Listener {
         self.session.as_ref()
     }
 
+    fn links(&self) -> usize {
+        self.strangers.len() + self.session.as_ref().map_or(0, Ours::links)
+    }
+
     fn ours_mut(&mut self) -> Option<&mut Ours> {
         self.session.as_mut()
     }

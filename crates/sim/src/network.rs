@@ -307,6 +307,7 @@ impl Network {
 
     pub(crate) fn calm(&mut self) {
         self.agenda.clear();
+        self.asleep = [None; 2];
         self.dial_plan = Box::new(|_, _, _| Dial::Connect);
         self.fault_plan = Box::new(|_, _| Vec::new());
         for wire in &mut self.wires {

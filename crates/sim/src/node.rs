@@ -23,6 +23,10 @@ pub(crate) trait Node {
     /// The engines, if it is one of ours and has a session.
     fn ours(&self) -> Option<&Ours>;
     fn ours_mut(&mut self) -> Option<&mut Ours>;
+    /// Connections that it holds or tries to make, if it is one of ours.
+    fn links(&self) -> usize {
+        self.ours().map_or(0, Ours::links)
+    }
 
     fn tunnel(&self) -> Option<&Tunnel> {
         self.ours().map(|ours| &ours.tunnel)

@@ -260,6 +260,11 @@ impl Ours {
         window * 2 + self.config.max_buffered as u64 * 2 + streams * self.config.send_buffer as u64
     }
 
+    /// Connections that it holds or tries to make.
+    pub(crate) fn links(&self) -> usize {
+        self.links.len()
+    }
+
     pub(crate) fn ended(&self) -> Option<&SessionError> {
         self.tunnel.ended()
     }

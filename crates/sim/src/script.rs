@@ -100,6 +100,9 @@ pub struct Outcome {
 /// A restarted server is recognised within 10 s of the next carrier, and a dead one before that is replaced within 10 s.
 const AMNESIA_LIMIT: Duration = Duration::from_secs(20);
 
+/// Dead connections are found, and replaced ones read to their end, within so long.
+const QUIET: Duration = Duration::from_secs(100);
+
 impl Script {
     /// Nothing happens, on a path of 10 ms, between two ends of ours.
     #[must_use]
@@ -179,13 +182,36 @@ impl Script {
         } else {
             sim.run_until_done(self.limit);
         }
-        Outcome {
+        let outcome = Outcome {
             counts: sim.counts().clone(),
             took: sim.elapsed(),
             bytes: sim.client_app().received() + sim.server_app().received(),
             cuts: sim.cuts(),
             digest: sim.digest(),
+        };
+        if !restarted && self.peers == Peers::Ours {
+            Self::assert_nothing_left(&mut sim);
         }
+        outcome
+    }
+
+    /// When nothing more goes wrong, one connection remains: the session idles on it.
+    fn assert_nothing_left(sim: &mut Sim) {
+        sim.calm();
+        sim.run_for(QUIET);
+        for side in [Side::Client, Side::Server] {
+            assert_eq!(
+                sim.held_connections(side),
+                1,
+                "connections that the {side:?} holds, {QUIET:?} after the last fault"
+            );
+        }
+        assert!(
+            sim.client_app().all_delivered() && sim.server_app().all_delivered(),
+            "an end was not told to be acknowledged"
+        );
+        let idle = (sim.client_stats(), sim.server_stats());
+        assert_eq!((idle.0.streams, idle.1.streams), (0, 0), "streams that are open although they have ended");
     }
 
     pub(crate) fn restarts(&self) -> bool {

@@ -377,9 +377,10 @@ impl Sim {
         self.settle();
     }
 
-    /// From now on nothing goes wrong that has not begun yet: all dials connect, and nothing more happens to carriers.
+    /// From now on nothing goes wrong that has not begun yet: all dials connect, nothing more happens to carriers, and who sleeps wakes up.
     pub fn calm(&mut self) {
         self.net.calm();
+        self.settle();
     }
 
     /// The client dials, beside the carrier in use if there is one.
@@ -549,6 +550,13 @@ impl Sim {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.net.live()
+    }
+
+    /// Connections that the end at `side`, if it is one of ours, holds or tries to make.
+    #[must_use]
+    pub fn held_connections(&self, side: Side) -> usize {
+        let ends = self.made();
+        if side == Side::Client { ends.client.links() } else { ends.server.links() }
     }
 
     /// What the intruder on this carrier was sent.
