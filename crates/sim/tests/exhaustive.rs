@@ -174,7 +174,7 @@ fn two_cuts_at_many_pairs_of_bytes() {
 }
 
 #[test]
-#[ignore = "1,440,000 runs: half an hour on two cores"]
+#[ignore = "1,440,000 runs: three minutes on two cores"]
 fn two_cuts_at_all_pairs_of_bytes() {
     play("two_cuts_at_all_pairs_of_bytes", &pairs(1));
 }
