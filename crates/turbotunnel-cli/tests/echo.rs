@@ -179,6 +179,31 @@ fn sockets_serve_as_stdin_and_stdout() {
     assert_eq!(wait(&mut child).code(), Some(0));
 }
 
+/// It reads what it is sent, sends back a part of it, and says goodbye. Whoever waited for an echo has lost something.
+#[test]
+fn a_server_that_sends_too_little_back_is_1_not_0() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(turbotunnel::Listener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    runtime.spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        stream.write_all(&bytes[..9_990]).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    let mut child =
+        client(&address).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&pattern(10_000)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 9_990), "{said}");
+    assert!(said.contains("error: the server ended the stream\n"), "{said}");
+    assert!(said.contains("10 B of them did not come back\n"), "{said}");
+    assert!(said.contains("tip: is it an echo server?\n"), "{said}");
+}
+
 /// A server that is killed and started again does not know the session any more. That is told, and not with 0.
 #[test]
 fn a_restarted_server_is_8() {

@@ -95,6 +95,29 @@ async fn a_client_of_a_forgotten_session_is_held_however_much_it_sends() {
     assert_eq!(listener.sessions(), 0);
 }
 
+/// What is still on its way when a session ends comes late, and would begin another one of the same name. It is remembered for its time to live.
+#[tokio::test(start_paused = true)]
+async fn a_late_first_segment_of_an_ended_session_begins_no_ghost() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    session.close().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(listener.sessions(), 0);
+    for (after, sessions) in [(Duration::from_secs(100), 0), (Duration::from_secs(30), 1)] {
+        sleep(after).await;
+        let (mut late, server) = tokio::io::duplex(4096);
+        listener.attach(server, None);
+        late.write_all(&session.id().0).await.unwrap();
+        // conv 7, PUSH number 0, a smux NOP.
+        let mut packet = vec![0; 2 + 24 + 8];
+        (packet[1], packet[2], packet[6], packet[22]) = (32, 7, 81, 8);
+        packet[26..].copy_from_slice(&[2, 3, 0, 0, 0, 0, 0, 0]);
+        late.write_all(&packet).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(listener.sessions(), sessions, "after {after:?} more");
+    }
+}
+
 #[derive(Default)]
 struct Woken(AtomicUsize);
 

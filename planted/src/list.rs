@@ -1,0 +1,501 @@
+//! The mistakes.
+
+use crate::{Fault, Test};
+
+const fn kcp(name: &'static str) -> Test {
+    Test { package: "turbotunnel-kcp", target: "stories", name }
+}
+
+const fn smux(name: &'static str) -> Test {
+    Test { package: "turbotunnel-smux", target: "stories", name }
+}
+
+const fn rule(name: &'static str) -> Test {
+    Test { package: "turbotunnel-sim", target: "rules", name }
+}
+
+const fn exhaustive(name: &'static str) -> Test {
+    Test { package: "turbotunnel-sim", target: "exhaustive", name }
+}
+
+const fn random(name: &'static str) -> Test {
+    Test { package: "turbotunnel-sim", target: "random", name }
+}
+
+const fn tokio_half(target: &'static str, name: &'static str) -> Test {
+    Test { package: "turbotunnel", target, name }
+}
+
+const fn program(target: &'static str, name: &'static str) -> Test {
+    Test { package: "turbotunnel-cli", target, name }
+}
+
+const SEND: &str = "crates/kcp/src/send.rs";
+const RECV: &str = "crates/kcp/src/recv.rs";
+const KCP: &str = "crates/kcp/src/engine.rs";
+const SN: &str = "crates/kcp/src/sn.rs";
+const STREAM: &str = "crates/smux/src/stream.rs";
+const INPUT: &str = "crates/smux/src/input.rs";
+const OUTPUT: &str = "crates/smux/src/output.rs";
+const MUX: &str = "crates/smux/src/mux.rs";
+const ENGINE: &str = "crates/turbotunnel/src/engine.rs";
+const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
+const PATH: &str = "crates/turbotunnel/src/path.rs";
+const SILENCE: &str = "crates/turbotunnel/src/silence.rs";
+const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
+const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
+const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
+const CARRIER: &str = "crates/turbotunnel/src/carrier/stream.rs";
+const ENCAPSULATION: &str = "crates/turbotunnel/src/encapsulation.rs";
+const SESSION_MAP: &str = "crates/turbotunnel/src/session_map.rs";
+const STREAM_HANDLE: &str = "crates/turbotunnel/src/stream.rs";
+const ECHO_CLIENT: &str = "crates/turbotunnel-cli/src/commands/echo_client.rs";
+
+/// All of them.
+pub const FAULTS: &[Fault] = &[
+    // KCP, sending.
+    Fault {
+        name: "skip the resend on rebirth",
+        file: SEND,
+        right: "if self.slots[index].state != State::Acknowledged {\n                self.mark_lost(self.at(index), Cause::Resume);",
+        wrong: "if self.slots[index].state == State::Acknowledged {\n                self.mark_lost(self.at(index), Cause::Resume);",
+        test: kcp("a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
+    },
+    Fault {
+        name: "resend from a stale una",
+        file: TUNNEL,
+        right: "PeerKind::Ours if self.path.is_client() => Resume::AfterUna,",
+        wrong: "PeerKind::Ours if self.path.is_client() => Resume::Now,",
+        test: rule("carriers::una_is_learned_before_anything_is_resent"),
+    },
+    Fault {
+        name: "send before una is learned",
+        file: KCP,
+        right: "self.learning = in_flight && how != Resume::Now;",
+        wrong: "self.learning = in_flight && how == Resume::AfterFirst;",
+        test: kcp("learning_comes_before_sending_again"),
+    },
+    Fault {
+        name: "accept a una beyond nxt",
+        file: SEND,
+        right: "una.distance_from(self.nxt()) <= 0",
+        wrong: "una.distance_from(self.nxt()) <= 1 && una.distance_from(self.end()) <= 0",
+        test: kcp("an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do"),
+    },
+    Fault {
+        name: "take an edge back",
+        file: SEND,
+        right: "if !self.edge_announced || moved {",
+        wrong: "if !self.edge_announced || edge != self.edge {",
+        test: kcp("an_announced_edge_is_not_taken_back"),
+    },
+    Fault {
+        name: "send one segment beyond the window",
+        file: SEND,
+        right: "self.numbered < self.peer_window()",
+        wrong: "self.numbered <= self.peer_window()",
+        test: kcp("a_window_of_65535_segments_fills_and_empties"),
+    },
+    Fault {
+        name: "double timeouts without a cap",
+        file: SEND,
+        right: "base.saturating_mul(self.backoff.saturating_add(1)).min(self.max_backoff.max(base))",
+        wrong: "base.saturating_mul(1 << self.backoff.min(20))",
+        test: kcp("timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress"),
+    },
+    Fault {
+        name: "resend by timeout between peers of ours",
+        file: ENGINE,
+        right: "self.kcp.set_retransmission(Retransmission::TailProbe);",
+        wrong: "self.kcp.set_retransmission(Retransmission::Timeout);",
+        test: rule("resending::no_packet_is_resent_while_the_carrier_lives"),
+    },
+    Fault {
+        name: "no tail probe",
+        file: SEND,
+        right: "self.mark_lost(self.at(index), Cause::Probe);\n        self.trim_log();",
+        wrong: "self.trim_log();",
+        test: rule("resending::the_tail_probe_repeats_what_a_receiver_had_to_drop"),
+    },
+    Fault {
+        name: "take any ack for the last transmission",
+        file: SEND,
+        right: "State::Flying if slot.exact && slot.ts == ts => {",
+        wrong: "State::Flying if slot.exact => {",
+        test: kcp("the_ts_of_an_ack_tells_which_transmission_arrived"),
+    },
+    Fault {
+        name: "never ask for a closed window",
+        file: SEND,
+        right: "due.ask_window = true;\n            self.probe.wait",
+        wrong: "self.probe.wait",
+        test: kcp("a_lost_window_update_costs_one_question"),
+    },
+    Fault {
+        name: "numbers compared as they are",
+        file: SN,
+        right: "self.0.wrapping_sub(base.0).cast_signed()",
+        wrong: "if self.0 >= base.0 { self.0.wrapping_sub(base.0).cast_signed().saturating_abs() } else { -1 }",
+        test: kcp("numbers_and_clocks_go_round"),
+    },
+    Fault {
+        name: "a timer runs without a carrier",
+        file: KCP,
+        right: "        if self.suspended {\n            return None;\n        }\n        self.sender.deadline",
+        wrong: "        self.sender.deadline",
+        test: kcp("a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
+    },
+    // KCP, receiving.
+    Fault {
+        name: "acknowledge an empty push",
+        file: RECV,
+        right: "        if payload.is_empty() {",
+        wrong: "        if payload.is_empty() && sn.offset_from(self.rcv_nxt).is_none() {",
+        test: kcp("an_empty_push_is_never_acknowledged"),
+    },
+    Fault {
+        name: "forget to acknowledge duplicates again",
+        file: RECV,
+        right: "            stats.duplicates += 1;\n            self.cumulative_ack = Some((sn, ts));",
+        wrong: "            stats.duplicates += 1;\n            let _ = ts;",
+        test: rule("receiving::an_old_duplicate_is_acknowledged_again"),
+    },
+    Fault {
+        name: "accept one segment beyond the window",
+        file: RECV,
+        right: "is_some_and(|offset| offset >= self.window)",
+        wrong: "is_some_and(|offset| offset > self.window)",
+        test: kcp("what_lies_beyond_the_window_is_dropped_without_ack"),
+    },
+    Fault {
+        name: "no limit on the bytes of segments",
+        file: RECV,
+        right: "self.held >= self.budget &&",
+        wrong: "self.held >= usize::MAX &&",
+        test: kcp("a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget"),
+    },
+    Fault {
+        name: "no word when the window opens again",
+        file: RECV,
+        right: "self.wins_due |= self.wnd() > 0 && self.reopens();",
+        wrong: "self.wins_due |= self.wnd() == 0 && self.reopens();",
+        test: kcp("a_reader_that_stops_closes_the_window_and_opens_it_again"),
+    },
+    Fault {
+        name: "half a packet takes effect",
+        file: "crates/kcp/src/wire.rs",
+        right: "while let Some((_, behind)) = split_segment(conv, rest)? {",
+        wrong: "while let Ok(Some((_, behind))) = split_segment(conv, rest) {",
+        test: kcp("a_packet_that_does_not_parse_changes_nothing"),
+    },
+    // smux.
+    Fault {
+        name: "fin before the last data",
+        file: STREAM,
+        right: "Fin::Wanted | Fin::Due => self.send.is_empty(),",
+        wrong: "Fin::Wanted | Fin::Due => true,",
+        test: smux("fin_waits_behind_its_data"),
+    },
+    Fault {
+        name: "no update at the first read",
+        file: STREAM,
+        right: "let tell = first || grown ||",
+        wrong: "let tell = grown || first && grown ||",
+        test: smux("the_first_read_is_told_then_each_sixteenth"),
+    },
+    Fault {
+        name: "lose an update at a wrap",
+        file: STREAM,
+        right: "if further > 0 {",
+        wrong: "if edge > self.edge && further > 0 {",
+        test: smux("counters_wrap"),
+    },
+    Fault {
+        name: "enforce no window",
+        file: STREAM,
+        right: "        if length > room {",
+        wrong: "        if length > room.saturating_add(65_535) {",
+        test: smux("more_than_the_window_ends_the_session"),
+    },
+    Fault {
+        name: "believe any update",
+        file: STREAM,
+        right: "if progress > in_flight || upd.window > LARGEST_WINDOW {",
+        wrong: "if upd.window > LARGEST_WINDOW && progress > in_flight {",
+        test: smux("updates_that_cannot_be_true_are_ignored"),
+    },
+    Fault {
+        name: "the peer's fin ends our writing",
+        file: INPUT,
+        right: "            stream.peer_fin = true;\n",
+        wrong: "            stream.peer_fin = true;\n            stream.peer_closed = true;\n",
+        test: smux("each_side_finishes_in_its_own_time"),
+    },
+    Fault {
+        name: "only one fin from who closes altogether",
+        file: STREAM,
+        right: "Fin::Sent => self.let_go && !self.peer_fin,",
+        wrong: "Fin::Sent => false,",
+        test: smux("close_tells_the_writer_at_the_other_end"),
+    },
+    Fault {
+        name: "a bulk stream keeps its turn",
+        file: OUTPUT,
+        right: "self.turns.push_back(key);\n        }\n    }",
+        wrong: "self.turns.push_front(key);\n        }\n    }",
+        test: smux("streams_take_turns"),
+    },
+    Fault {
+        name: "no limit on streams",
+        file: INPUT,
+        right: "let full = self.table.len() >= self.config.max_streams ||",
+        wrong: "let full = self.table.len() >= usize::MAX ||",
+        test: smux("the_table_and_the_backlog_have_an_end"),
+    },
+    Fault {
+        name: "count payload instead of allocation",
+        file: MUX,
+        right: "self.recv_allocated < self.config.max_buffered",
+        wrong: "self.recv_allocated / 16 < self.config.max_buffered",
+        test: smux("a_stalled_reader_stops_the_others_only_at_the_sessions_limit"),
+    },
+    Fault {
+        name: "ids begin again after the last one",
+        file: MUX,
+        right: "self.next_id = id.checked_add(2);",
+        wrong: "self.next_id = Some(id.wrapping_add(2));",
+        test: smux("ids_run_out_for_good"),
+    },
+    Fault {
+        name: "a held fin goes without an answer",
+        file: MUX,
+        right: "                self.doubtful.push(key);",
+        wrong: "                self.release_fin(key);",
+        test: rule("go::a_fin_is_not_sent_because_a_path_has_stalled"),
+    },
+    Fault {
+        name: "a fin is not held back towards go",
+        file: ENGINE,
+        right: "(self.peer != PeerKind::Ours && !self.closing).then_some(quiet)",
+        wrong: "(self.peer == PeerKind::Ours && !self.closing).then_some(quiet)",
+        test: rule("go::a_fin_is_held_back_towards_a_go_peer"),
+    },
+    // Packets in a byte stream.
+    Fault {
+        name: "keep half a packet across carriers",
+        file: CARRIER,
+        right: "Self { io: Box::pin(io), partial: Vec::new(), out: PacketBatch::new(), written: 0 }",
+        wrong: "{
+            thread_local! { static KEPT: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) }; }
+            impl<T> Drop for StreamCarrier<T> {
+                fn drop(&mut self) {
+                    KEPT.set(std::mem::take(&mut self.partial));
+                }
+            }
+            Self { io: Box::pin(io), partial: KEPT.take(), out: PacketBatch::new(), written: 0 }
+        }",
+        test: tokio_half("session", "a_stream_outlives_its_carriers"),
+    },
+    Fault {
+        name: "write a packet again from its beginning",
+        file: CARRIER,
+        right: "            self.written += n;\n",
+        wrong: "            self.written += if n < 40 { 0 } else { n };\n",
+        test: tokio_half("session", "what_is_written_comes_back_and_then_the_end"),
+    },
+    Fault {
+        name: "a split inside the length is lost",
+        file: ENCAPSULATION,
+        right: "        partial.extend_from_slice(&self.bytes[whole..]);",
+        wrong: "        if self.bytes.len() - whole >= HEADER_LEN {\n            partial.extend_from_slice(&self.bytes[whole..]);\n        }",
+        test: exhaustive("a_cut_at_every_byte"),
+    },
+    // Which carrier, and when.
+    Fault {
+        name: "send on the fenced carrier",
+        file: TUNNEL,
+        right: "if self.ended.is_some() || self.path.current() != Some(id) ||",
+        wrong: "if self.ended.is_some() || !self.path.listens_to(id) ||",
+        test: rule("carriers::exactly_one_carrier_sends"),
+    },
+    Fault {
+        name: "drop the old carrier unread",
+        file: PATH,
+        right: "self.actions.push_back(Action::CloseWrite(old));",
+        wrong: "self.actions.push_back(Action::Drop(old));",
+        test: rule("carriers::a_replaced_carrier_is_read_to_its_end"),
+    },
+    Fault {
+        name: "leak a replaced carrier",
+        file: PATH,
+        right: "old.deadline = Some(now + if client { READ_OUT_CLIENT } else { READ_OUT_SERVER });",
+        wrong: "old.deadline = if client { Some(now + READ_OUT_CLIENT + READ_OUT_SERVER * 1000) } else { None };",
+        test: rule("silence::a_replaced_carrier_that_does_not_end_is_dropped"),
+    },
+    Fault {
+        name: "an old carrier number takes over",
+        file: PATH,
+        right: "newest.is_none_or(|newest| number.wrapping_sub(newest).cast_signed() > 0)",
+        wrong: "newest.is_none_or(|newest| number != newest)",
+        test: random("random_faults_between_peers_of_ours"),
+    },
+    Fault {
+        name: "a connection alone forgets the backoff",
+        file: PATH,
+        right: "            self.take_over(now, id);\n        }\n    }\n\n    /// Client: the dial failed.",
+        wrong: "            self.take_over(now, id);\n            self.backoff.progress();\n        }\n    }\n\n    /// Client: the dial failed.",
+        test: rule("dialling::backoff_is_forgotten_only_by_progress"),
+    },
+    Fault {
+        name: "no pause between dials",
+        file: BACKOFF,
+        right: "self.without_progress = dials.saturating_add(1);",
+        wrong: "self.without_progress = dials;",
+        test: rule(
+            "dialling::accept_and_close_is_dialled_at_most_ten_times_in_the_first_second_and_once_a_second_after_ten",
+        ),
+    },
+    Fault {
+        name: "forget to expire",
+        file: PATH,
+        right: "if now >= self.last_contact + self.time_to_live {",
+        wrong: "if now >= self.last_contact + self.time_to_live * 100 {",
+        test: rule("dialling::time_to_live_ends_the_session"),
+    },
+    Fault {
+        name: "a silent carrier is not replaced",
+        file: SILENCE,
+        right: "Verdict::Dead => self.dead = true,",
+        wrong: "Verdict::Dead => self.answered(now),",
+        test: rule("silence::silence_is_noticed_within_four_seconds"),
+    },
+    Fault {
+        name: "any packet is an answer",
+        file: TUNNEL,
+        right: "                if received.answer {",
+        wrong: "                if received.answer || !received.progress() || received.data {",
+        test: rule("silence::silence_is_noticed_within_four_seconds"),
+    },
+    Fault {
+        name: "only one dial at a time",
+        file: PATH,
+        right: "self.next_dial = Some(now + DIAL_BESIDE);",
+        wrong: "self.next_dial = None;",
+        test: rule("dialling::a_black_hole_for_a_minute_costs_the_minute_plus_at_most_five_seconds"),
+    },
+    Fault {
+        name: "believe one stray carrier",
+        file: PATH,
+        right: "if count >= REJECTIONS && now - first >= REJECTED_FOR {",
+        wrong: "if count >= 1 || now - first >= REJECTED_FOR {",
+        test: rule("amnesia::one_dial_gone_astray_ends_nothing"),
+    },
+    Fault {
+        name: "deliver what a ghost says",
+        file: TUNNEL,
+        right: "una.zip(self.path.floor(id)).is_some_and(|(una, floor)| una.distance_from(floor) < 0)",
+        wrong: "una.zip(self.path.floor(id)).is_some_and(|(una, floor)| una.distance_from(floor) < -100_000)",
+        test: rule("amnesia::the_ghost_of_a_go_server_is_recognised_and_nothing_of_it_is_delivered"),
+    },
+    // What ends a session.
+    Fault {
+        name: "a bye needs no token",
+        file: TUNNEL,
+        right: "                if self.token != Some(token) {\n                    return false;\n                }",
+        wrong: "                let _ = token;",
+        test: rule("control::a_bye_without_the_token_does_nothing"),
+    },
+    Fault {
+        name: "a hello needs no token",
+        file: TUNNEL,
+        right: "if self.token_confirmed && !knows_token {",
+        wrong: "if self.token_confirmed && !knows_token && hello.carrier == 0 {",
+        test: rule("control::a_hello_without_the_token_does_nothing"),
+    },
+    Fault {
+        name: "tell the token for ever",
+        file: TUNNEL,
+        right: "if self.path.is_client() || !self.token_confirmed { self.token } else { None }",
+        wrong: "self.token",
+        test: rule("control::the_token_is_told_once"),
+    },
+    Fault {
+        name: "delivered when sent",
+        file: ENGINE,
+        right: "if self.kcp.una().distance_from(sn) <= 0 {",
+        wrong: "if self.kcp.nxt().distance_from(sn) <= 0 {",
+        test: rule("ending::delivered_means_acknowledged"),
+    },
+    Fault {
+        name: "close does not wait",
+        file: TUNNEL,
+        right: "self.engine.mux().is_quiet() && self.engine.kcp().una().distance_from(closing.end) >= 0",
+        wrong: "self.engine.mux().is_quiet() || self.engine.kcp().una().distance_from(closing.end) >= 0",
+        test: rule("ending::close_waits_until_the_peer_has_everything"),
+    },
+    Fault {
+        name: "any first segment opens a session",
+        file: TUNNEL,
+        right: "segment.sn.value() == first_sn &&",
+        wrong: "(segment.sn.value() == first_sn || segment.sn.value() < 1_000) &&",
+        test: rule("amnesia::only_the_first_segment_opens_a_session"),
+    },
+    // The tokio half.
+    Fault {
+        name: "an ended session is forgotten at once",
+        file: SESSION_MAP,
+        right: "            shard.ended.push_back((now, id));",
+        wrong: "            let _ = now;",
+        test: tokio_half("listener", "a_late_first_segment_of_an_ended_session_begins_no_ghost"),
+    },
+    Fault {
+        name: "close whoever is refused",
+        file: LISTENER,
+        right: "                    early.clear(0);\n                    self.answer_unknown(carrier).await?;",
+        wrong: "                    early.clear(0);",
+        test: tokio_half("listener", "a_client_of_a_forgotten_session_is_held_however_much_it_sends"),
+    },
+    Fault {
+        name: "strangers without a limit keep others out",
+        file: LISTENER,
+        right: "            strangers.pop_front().iter().for_each(AbortHandle::abort);",
+        wrong: "            strangers.pop_back().iter().for_each(AbortHandle::abort);",
+        test: tokio_half("session", "silent_strangers_keep_nobody_out"),
+    },
+    Fault {
+        name: "wake ten times a second",
+        file: DRIVER,
+        right: "if more || this.set_timer(cx, timeout) {",
+        wrong: "let timeout = timeout.map(|at| at.min(now() + Duration::from_millis(100)));\n        if more || this.set_timer(cx, timeout) {",
+        test: tokio_half("session", "idle_sessions_wake_up_for_keepalives_only"),
+    },
+    Fault {
+        name: "shutdown does not wait",
+        file: STREAM_HANDLE,
+        right: "            if waiters.delivered {\n",
+        wrong: "            if waiters.delivered || self.finishing {\n",
+        test: tokio_half("session", "shutdown_completes_only_when_the_peer_has_acknowledged"),
+    },
+    Fault {
+        name: "a writer is not woken",
+        file: "crates/turbotunnel/src/shared.rs",
+        right: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writer.take()));",
+        wrong: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.reader.take()));",
+        test: tokio_half("session", "a_writer_waits_for_a_reader_that_does_not_read"),
+    },
+    // The program.
+    Fault {
+        name: "exit 0 on loss",
+        file: ECHO_CLIENT,
+        right: "if !progress.stdin_ended.get() || received.get() < progress.sent.get() {",
+        wrong: "if !progress.stdin_ended.get() {",
+        test: program("echo", "a_server_that_sends_too_little_back_is_1_not_0"),
+    },
+    Fault {
+        name: "exit 0 when stdout is closed",
+        file: ECHO_CLIENT,
+        right: "stdout.write_all(&buffer[..n]).await.map_err(Ended::Stdout)?;",
+        wrong: "let _ = stdout.write_all(&buffer[..n]).await.map_err(Ended::Stdout);",
+        test: program("echo", "a_closed_stdout_is_1_not_0_and_no_panic"),
+    },
+];
