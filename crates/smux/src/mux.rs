@@ -382,6 +382,11 @@ impl Mux {
         }
     }
 
+    /// A FIN waits for an answer of the peer: [`Event::FinQuiet`] was told, and [`Mux::handle_alive`] not called since.
+    pub fn awaits_answer(&self) -> bool {
+        !self.doubtful.is_empty()
+    }
+
     /// Nothing can arrive until [`Mux::resume_fin_quiet`]: silence tells nothing, and no held FIN goes because of it.
     pub fn pause_fin_quiet(&mut self, now: Instant) {
         self.quiet_clock.pause(now);

@@ -20,6 +20,9 @@ const GO_QUEUE: u16 = 32;
 /// Round trip over which such a queue empties several times, whatever is in the way.
 const GO_SPREAD: Duration = Duration::from_millis(25);
 
+/// Pause before a Go program is asked again whose answer does not come.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Who the peer is, as far as its packets have told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerKind {
@@ -59,6 +62,10 @@ pub(crate) struct Engine {
     out_since: Option<Instant>,
     /// First question without an answer.
     asked: Option<Instant>,
+    /// When it is asked again, while a FIN waits for the answer: a Go program may drop what it wanted to answer.
+    ask_again: Option<Instant>,
+    /// A FIN was put off because an answer came late, and no data has come since. Once is enough.
+    put_off: bool,
     keepalive: Option<Duration>,
     peer: PeerKind,
     /// FINs on their way: the segment that carries each, in order.
@@ -119,6 +126,8 @@ impl Engine {
             answered: now,
             out_since: None,
             asked: None,
+            ask_again: None,
+            put_off: false,
             keepalive: config.keepalive,
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
@@ -214,8 +223,10 @@ impl Engine {
 
     fn note_answer(&mut self, now: Instant) {
         let quiet = self.fin_quiet();
-        if self.asked.take().is_some_and(|asked| now.saturating_duration_since(asked) > quiet * 3 / 8) {
-            // Late: for a while nothing got through, and what a Go program had to drop meanwhile has still to come.
+        let late = self.asked.take().is_some_and(|asked| now.saturating_duration_since(asked) > quiet * 3 / 8);
+        if late && self.mux.awaits_answer() && !self.put_off {
+            // For a while nothing got through, and what a Go program had to drop meanwhile may still come.
+            self.put_off = true;
             self.mux.resume_fin_quiet(now, now.saturating_duration_since(self.answered));
         }
         self.answered = now;
@@ -244,6 +255,7 @@ impl Engine {
             answer: self.kcp.una() != before.0 || answers(self.kcp.stats()) != before.2,
         };
         self.pass_up(now)?;
+        self.put_off &= !received.data;
         if received.answer {
             self.note_answer(now);
         }
@@ -346,6 +358,7 @@ impl Engine {
                 }
                 smux::Event::FinQuiet(_) => {
                     self.ask_window(now);
+                    self.ask_again = Some(now + ASK_AGAIN);
                     continue;
                 }
                 smux::Event::FinHeld(id) => {
@@ -390,11 +403,19 @@ impl Engine {
         self.kcp.handle_timeout(now);
         self.mux.handle_timeout(now);
         self.collect_events(now);
+        if self.ask_deadline().is_some_and(|at| now >= at) {
+            self.ask_window(now);
+            self.ask_again = Some(now + ASK_AGAIN);
+        }
+    }
+
+    fn ask_deadline(&self) -> Option<Instant> {
+        self.ask_again.filter(|_| self.attached && self.mux.awaits_answer())
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let kcp = if self.attached { self.kcp.poll_timeout() } else { None };
-        kcp.into_iter().chain(self.mux.poll_timeout()).min()
+        kcp.into_iter().chain(self.mux.poll_timeout()).chain(self.ask_deadline()).min()
     }
 
     // Streams.
