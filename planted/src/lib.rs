@@ -29,7 +29,7 @@ pub struct Fault {
 pub struct Test {
     /// The package.
     pub package: &'static str,
-    /// The file of tests in its `tests` folder, without `.rs` (or the folder with a `main.rs`).
+    /// The file of tests in its `tests` folder, without `.rs` (or the folder with a `main.rs`); `lib` for those beside the source.
     pub target: &'static str,
     /// The test, as `cargo test -- --exact` wants it.
     pub name: &'static str,
@@ -86,8 +86,14 @@ mod tests {
     #[test]
     fn every_test_that_has_to_notice_exists() {
         for Fault { name, test, .. } in FAULTS {
-            let tests = folder(test.package).join("tests");
             let (module, function) = test.name.rsplit_once("::").unwrap_or(("main", test.name));
+            if test.target == "lib" {
+                let file = module.trim_end_matches("::tests").replace("::", "/");
+                let text = fs::read_to_string(folder(test.package).join(format!("src/{file}.rs"))).unwrap_or_default();
+                assert!(text.contains(&format!("fn {function}(")), "\"{name}\": no test {}", test.name);
+                continue;
+            }
+            let tests = folder(test.package).join("tests");
             let in_folder = tests.join(test.target).join(format!("{}.rs", module.replace("::", "/")));
             let text = fs::read_to_string(tests.join(format!("{}.rs", test.target)))
                 .or_else(|_| fs::read_to_string(&in_folder))

@@ -18,10 +18,6 @@ const fn exhaustive(name: &'static str) -> Test {
     Test { package: "turbotunnel-sim", target: "exhaustive", name }
 }
 
-const fn random(name: &'static str) -> Test {
-    Test { package: "turbotunnel-sim", target: "random", name }
-}
-
 const fn tokio_half(target: &'static str, name: &'static str) -> Test {
     Test { package: "turbotunnel", target, name }
 }
@@ -41,7 +37,6 @@ const MUX: &str = "crates/smux/src/mux.rs";
 const ENGINE: &str = "crates/turbotunnel/src/engine.rs";
 const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
 const PATH: &str = "crates/turbotunnel/src/path.rs";
-const SILENCE: &str = "crates/turbotunnel/src/silence.rs";
 const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
 const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
 const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
@@ -79,7 +74,7 @@ pub const FAULTS: &[Fault] = &[
         name: "accept a una beyond nxt",
         file: SEND,
         right: "una.distance_from(self.nxt()) <= 0",
-        wrong: "una.distance_from(self.nxt()) <= 1 && una.distance_from(self.end()) <= 0",
+        wrong: "una.distance_from(self.nxt()) <= 1",
         test: kcp("an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do"),
     },
     Fault {
@@ -92,9 +87,13 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "send one segment beyond the window",
         file: SEND,
-        right: "self.numbered < self.peer_window()",
-        wrong: "self.numbered <= self.peer_window()",
-        test: kcp("a_window_of_65535_segments_fills_and_empties"),
+        right: "let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());",
+        wrong: "let window = (self.send_window.min(self.peer_window()) + 1).saturating_sub(self.slots.len());",
+        test: Test {
+            package: "turbotunnel-kcp",
+            target: "lib",
+            name: "engine::tests::a_smaller_window_is_announced_and_the_larger_one_still_accepted",
+        },
     },
     Fault {
         name: "double timeouts without a cap",
@@ -120,8 +119,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "take any ack for the last transmission",
         file: SEND,
-        right: "State::Flying if slot.exact && slot.ts == ts => {",
-        wrong: "State::Flying if slot.exact => {",
+        right: "if passed.exact && passed.ts == ts {",
+        wrong: "if passed.exact {",
         test: kcp("the_ts_of_an_ack_tells_which_transmission_arrived"),
     },
     Fault {
@@ -191,9 +190,9 @@ pub const FAULTS: &[Fault] = &[
     // smux.
     Fault {
         name: "fin before the last data",
-        file: STREAM,
-        right: "Fin::Wanted | Fin::Due => self.send.is_empty(),",
-        wrong: "Fin::Wanted | Fin::Due => true,",
+        file: OUTPUT,
+        right: "        if stream.send.is_empty() {\n            return self.put_fin(",
+        wrong: "        if stream.send.is_empty() || stream.fin != Fin::Open {\n            return self.put_fin(",
         test: smux("fin_waits_behind_its_data"),
     },
     Fault {
@@ -271,7 +270,7 @@ pub const FAULTS: &[Fault] = &[
         file: MUX,
         right: "                self.doubtful.push(key);",
         wrong: "                self.release_fin(key);",
-        test: rule("go::a_fin_is_not_sent_because_a_path_has_stalled"),
+        test: smux("a_held_fin_goes_when_the_stream_is_quiet"),
     },
     Fault {
         name: "a fin is not held back towards go",
@@ -300,8 +299,8 @@ pub const FAULTS: &[Fault] = &[
         name: "write a packet again from its beginning",
         file: CARRIER,
         right: "            self.written += n;\n",
-        wrong: "            self.written += if n < 40 { 0 } else { n };\n",
-        test: tokio_half("session", "what_is_written_comes_back_and_then_the_end"),
+        wrong: "            self.written = n;\n",
+        test: tokio_half("lib", "carrier::stream::tests::the_session_id_goes_first_and_packets_follow_whole"),
     },
     Fault {
         name: "a split inside the length is lost",
@@ -337,7 +336,7 @@ pub const FAULTS: &[Fault] = &[
         file: PATH,
         right: "newest.is_none_or(|newest| number.wrapping_sub(newest).cast_signed() > 0)",
         wrong: "newest.is_none_or(|newest| number != newest)",
-        test: random("random_faults_between_peers_of_ours"),
+        test: rule("carriers::a_hello_that_comes_late_does_not_take_over"),
     },
     Fault {
         name: "a connection alone forgets the backoff",
@@ -364,9 +363,9 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a silent carrier is not replaced",
-        file: SILENCE,
-        right: "Verdict::Dead => self.dead = true,",
-        wrong: "Verdict::Dead => self.answered(now),",
+        file: PATH,
+        right: "Verdict::Dead if !self.is_dialing() => self.schedule_dial(now),",
+        wrong: "Verdict::Dead if !self.is_dialing() => {}",
         test: rule("silence::silence_is_noticed_within_four_seconds"),
     },
     Fault {

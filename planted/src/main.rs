@@ -9,15 +9,20 @@
 //!
 //! It works in a copy of the tree under `target/planted`, so a run that is broken off leaves nothing in the source.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use turbotunnel_planted::{FAULTS, Fault, Test};
 
+/// A test that takes longer, built or not, hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// What became of a planted fault.
 enum Verdict {
+    /// The test is red, or comes to no end.
     Noticed,
     /// The test is green all the same.
     Missed,
@@ -124,25 +129,49 @@ impl Garden {
         verdict
     }
 
-    fn cargo(&self, test: &Test, more: &[&str]) -> io::Result<(bool, String)> {
+    /// Whether that went well (`None`: it came to no end), and what was said.
+    fn cargo(&self, test: &Test, more: &[&str]) -> io::Result<(Option<bool>, String)> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env_remove("SIM_SEED");
-        cargo.args(["test", "--quiet", "--offline", "--package", test.package, "--test", test.target]).args(more);
-        let output = cargo.output()?;
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        Ok((output.status.success(), text))
+        cargo.args(["test", "--quiet", "--offline", "--package", test.package]);
+        if test.target == "lib" {
+            cargo.arg("--lib")
+        } else {
+            cargo.args(["--test", test.target])
+        };
+        cargo.args(more);
+        // Into a file: somebody has to read a pipe.
+        let log = self.target.join("planted.log");
+        fs::create_dir_all(&self.target)?;
+        let file = fs::File::create(&log)?;
+        let mut child = cargo.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0).spawn()?;
+        let began = Instant::now();
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break Some(status),
+                None if began.elapsed() > PATIENCE => break None,
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        if status.is_none() {
+            // The test is cargo's child; both are in a group of their own.
+            Command::new("kill").args(["-s", "KILL", &format!("-{}", child.id())]).status()?;
+            child.wait()?;
+        }
+        Ok((status.map(|status| status.success()), text))
     }
 
     fn run(&self, test: &Test) -> io::Result<Verdict> {
         let (built, text) = self.cargo(test, &["--no-run"])?;
-        if !built {
+        if built != Some(true) {
             return Ok(Verdict::Broken(text));
         }
         let (green, text) = self.cargo(test, &["--", "--exact", test.name])?;
         // "Red" has to be the test's own verdict, and "green" that of a test that ran.
-        Ok(if text.contains("1 failed") || text.contains("signal:") {
+        Ok(if green.is_none() || text.contains("1 failed") || text.contains("signal:") {
             Verdict::Noticed
-        } else if green && text.contains("1 passed") {
+        } else if green == Some(true) && text.contains("1 passed") {
             Verdict::Missed
         } else {
             Verdict::Broken(text)

@@ -101,7 +101,7 @@ pub struct Setting(pub Option<Duration>);
     passes what comes to 127.0.0.1:8000 on to 127.0.0.1:7000 and cuts each connection after 20 seconds.")]
 pub struct LilbastardArgs {
     /// Cut each connection after this time
-    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = time)]
+    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
     pub after: Option<Duration>,
     /// Cut each connection when exactly so many bytes have passed, both directions together
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -125,14 +125,17 @@ pub struct LilbastardArgs {
     #[arg(long, value_name = "SIZE", value_parser = positive_size)]
     pub rate: Option<u64>,
     /// Where connections are passed on to (the same as UPSTREAM)
-    #[arg(long = "upstream", value_name = "ADDRESS", requires = "listen", conflicts_with = "addresses")]
+    #[arg(long = "upstream", value_name = "ADDRESS", requires = "listen", conflicts_with_all = ["first", "second"])]
     pub upstream: Option<String>,
     /// Where to listen (the same as LISTEN)
-    #[arg(long = "listen", value_name = "ADDRESS", requires = "upstream", conflicts_with = "addresses")]
+    #[arg(long = "listen", value_name = "ADDRESS", requires = "upstream", conflicts_with_all = ["first", "second"])]
     pub listen: Option<String>,
-    /// Where connections are passed on to, and where to listen
-    #[arg(num_args = 2, value_names = ["UPSTREAM", "LISTEN"], required_unless_present = "upstream")]
-    pub addresses: Vec<String>,
+    /// Where connections are passed on to
+    #[arg(value_name = "UPSTREAM", required_unless_present = "upstream")]
+    pub first: Option<String>,
+    /// Where to listen
+    #[arg(value_name = "LISTEN", required_unless_present = "listen")]
+    pub second: Option<String>,
 }
 
 /// Kinds of cut on the command line.
@@ -169,7 +172,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "TIME", value_parser = positive_time, default_value = "9s")]
     pub time: Duration,
     /// Cut every connection after this time
-    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = positive_time, default_value = "1")]
+    #[arg(short = 'w', long = "after", value_name = "SECONDS", value_parser = positive_time, default_value = "1", allow_negative_numbers = true)]
     pub after: Duration,
     /// How to cut, in turn
     #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "fin,rst,stall")]

@@ -20,7 +20,9 @@ pub enum Exit {
     CannotListen = 3,
     /// The server was never reached.
     NeverConnected = 4,
-    /// The server does not know the session any more. Bytes may be missing.
+    /// What answers is not a server of this kind.
+    OtherProtocol = 6,
+    /// The server does not know the session any more, or has shut down. Bytes may be missing.
     SessionLost = 8,
     /// Gave up: no contact for too long, after the session had worked.
     GaveUp = 9,
@@ -28,6 +30,8 @@ pub enum Exit {
     BadVerdict = 10,
     /// Ended by Ctrl-C (128 + SIGINT).
     Interrupted = 130,
+    /// Ended at once by a second SIGTERM (128 + SIGTERM).
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -63,6 +67,11 @@ impl Failure {
     /// The user pressed Ctrl-C and knows it.
     pub fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "")
+    }
+
+    /// Whoever ends us does not want to wait.
+    pub fn terminated() -> Self {
+        Self::new(Exit::Terminated, "")
     }
 
     /// One cannot listen there.

@@ -80,9 +80,15 @@ impl Signals {
         std::future::pending().await
     }
 
-    /// Waits for Ctrl-C, whatever else comes.
-    pub(crate) async fn interrupted(&mut self) {
-        while self.next().await != Signal::Interrupt {}
+    /// Waits for the end of a program that has nothing to finish.
+    pub(crate) async fn at_once(&mut self) -> Failure {
+        loop {
+            match self.next().await {
+                Signal::Interrupt => return Failure::interrupted(),
+                Signal::Terminate => return Failure::terminated(),
+                Signal::Hangup => {}
+            }
+        }
     }
 
     /// Waits for the end of a program that runs until told otherwise: well at SIGTERM, with 130 at Ctrl-C.

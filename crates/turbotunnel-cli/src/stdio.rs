@@ -72,8 +72,12 @@ pub fn stdin() -> io::Result<Stdin> {
 /// Standard output. Call it once, within a tokio runtime.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// It was closed when the program was started, or there is no thread to be had.
 pub fn stdout() -> io::Result<Stdout> {
+    #[cfg(target_os = "linux")]
+    if is_stand_in(1) && !is_stand_in(0) {
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "it is closed"));
+    }
     // A pipe that nobody reads any more cannot be opened; the thread then gets the error at its first write.
     #[cfg(target_os = "linux")]
     if let Some(sender) = is_pipe(1).and_then(|path| pipe::OpenOptions::new().open_sender(path).ok()) {
@@ -84,6 +88,18 @@ pub fn stdout() -> io::Result<Stdout> {
     #[cfg(not(unix))]
     let sink = io::stdout();
     Ok(Stdout(Output::Thread(ThreadWriter::start(sink)?)))
+}
+
+/// Rust's runtime opens `/dev/null` for reading and writing in the place of a standard descriptor that is closed. A shell's `> /dev/null` opens it
+/// for writing only; whoever puts it in the place of all three (a daemon) means it.
+#[cfg(target_os = "linux")]
+fn is_stand_in(descriptor: u32) -> bool {
+    const READ_WRITE: u32 = 0o2;
+    const ACCESS: u32 = 0o3;
+    let is_null = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).is_ok_and(|to| to == *"/dev/null");
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    is_null && flags.is_some_and(|flags| flags & ACCESS == READ_WRITE)
 }
 
 /// Where to open the descriptor again, if it is a pipe.

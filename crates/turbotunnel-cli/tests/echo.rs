@@ -147,6 +147,23 @@ fn a_full_disk_is_1() {
     assert!(said.contains("error: cannot write standard output: no space left on device\n"), "{said}");
 }
 
+/// Whoever starts us without a stdout gets no data, and hears of it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stdout_that_was_never_open_is_1() {
+    let (_server, address) = echo_server();
+    let program = env!("CARGO_BIN_EXE_turbotunnel");
+    for command in [format!("printf hi | {program} echo-client {address} >&-"), format!("{program} demo >&-")] {
+        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("error: cannot write standard output: it is closed\n"), "{said}");
+    }
+    // Thrown away on purpose, that is another thing.
+    let command = format!("printf hi | {program} -q echo-client {address} >/dev/null");
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_stdin_that_cannot_be_read_is_1() {
@@ -281,6 +298,52 @@ fn a_server_that_is_asked_to_end_lets_streams_end_first() {
     drop(stdin);
     assert_eq!(wait(&mut child).code(), Some(0));
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Streams that do not end in time are cut. Their clients are told, so that they do not try on for two minutes, and nobody says that all is well.
+#[cfg(unix)]
+#[test]
+fn a_server_that_ends_before_its_streams_tells_everybody() {
+    let mut server = Running::start("echo-server --drain 0s 127.0.0.1:0");
+    let address = server.address();
+    let mut child =
+        client(&address).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let back = lines(child.stdout.take().unwrap());
+    stdin.write_all(b"hello\n").unwrap();
+    assert_eq!(back.recv_timeout(PATIENCE).unwrap(), "hello");
+    server.signal("TERM");
+    server.line("error: 1 stream cut before the end");
+    assert_eq!(server.wait().code(), Some(1));
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains("error: the server has shut down\n"), "{said}");
+}
+
+/// SIGTERM: what is on its way comes back, then the client ends well.
+#[cfg(unix)]
+#[test]
+fn a_client_that_is_asked_to_end_waits_for_what_was_sent() {
+    let (server, address) = echo_server();
+    let mut child = client(&address).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // More than pipes and windows hold: nobody reads yet.
+    let sent = pattern(2_000_000);
+    let copy = sent.clone();
+    let writing = std::thread::spawn(move || stdin.write_all(&copy).map(|()| stdin));
+    let mut first = [0; 1000];
+    stdout.read_exact(&mut first).unwrap();
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let back = [&first[..], &rest].concat();
+    assert!(back == sent[..back.len()], "what came back is not what was sent");
+    let _ = writing.join().unwrap();
+    server.line("ended: session ended by the peer (done)");
 }
 
 /// SIGHUP: a new carrier now, nothing is lost.

@@ -143,11 +143,17 @@ fn something_that_is_no_server_at_all_is_given_up() {
             let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let client = turbotunnel(&format!("-q echo-client --session-timeout 1s {address}"));
-    let output = common::through_pipes(client, b"hi".to_vec());
-    let said = text(&output.stderr);
-    assert!(matches!(output.status.code(), Some(4 | 8 | 9)), "{}: {said}", output.status);
-    assert!(said.starts_with("error: "), "{said}");
+    // After the session's time; with --fail-fast at once.
+    for options in ["--session-timeout 1s", "--fail-fast"] {
+        let client = turbotunnel(&format!("-q echo-client {options} {address}"));
+        let output = common::through_pipes(client, b"hi".to_vec());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(6), "{options}: {said}");
+        assert!(
+            said.starts_with(&format!("error: what answers at tcp://{address} is not a turbotunnel server\n")),
+            "{said}"
+        );
+    }
 }
 
 #[cfg(unix)]
@@ -171,6 +177,17 @@ fn sigterm_is_a_good_end() {
         program.signal("TERM");
         assert_eq!(program.wait().code(), Some(0), "{args}");
     }
+}
+
+/// A client that waits for its server has nothing to finish.
+#[cfg(unix)]
+#[test]
+fn sigterm_ends_a_client_that_waits_for_its_server_with_143() {
+    let (_held, port) = dead_port();
+    let mut client = Running::start(&format!("echo-client 127.0.0.1:{port}"));
+    client.line("trying on");
+    client.signal("TERM");
+    assert_eq!(client.wait().code(), Some(143));
 }
 
 /// Somebody runs it with everything closed.

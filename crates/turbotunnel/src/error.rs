@@ -28,6 +28,9 @@ pub enum SessionError {
     /// No carrier came up: with `fail_fast` after the first dial, otherwise within the time to live. Is the server running?
     #[error("cannot reach the server: {0}")]
     NeverConnected(String),
+    /// Something answered, but not in this format, and nothing else did within the time to live (with `fail_fast`: at the first carrier).
+    #[error("what answers there is not a turbotunnel server")]
+    NotAPeer,
     /// Nothing heard from the peer for the time to live, over however many carriers.
     #[error("nothing heard from the peer for {0:?}")]
     GaveUp(Duration),
@@ -61,7 +64,7 @@ impl From<SessionError> for io::Error {
             SessionError::GaveUp(_) | SessionError::ClosedUnacknowledged { .. } => io::ErrorKind::TimedOut,
             SessionError::Unknown => io::ErrorKind::ConnectionReset,
             SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
-            SessionError::Protocol(_) => io::ErrorKind::InvalidData,
+            SessionError::Protocol(_) | SessionError::NotAPeer => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)
     }

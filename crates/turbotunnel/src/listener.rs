@@ -168,18 +168,21 @@ impl Server {
                         hold(newcomer.carrier).await;
                     }
                 }
-                Known::Ended => {
-                    self.answer_unknown(&mut carrier).await?;
-                }
-                Known::Unknown => {
-                    if let Some((conv, early)) = self.opening(&mut carrier).await? {
+                Known::Ended => match self.answer_unknown(&mut carrier).await {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
+                    other => other?,
+                },
+                Known::Unknown => match self.opening(&mut carrier).await {
+                    Ok(Some((conv, early))) => {
                         self.begin(id, conv, Newcomer { carrier: Box::new(carrier), addr: from, early }).await;
                     }
-                }
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
+                    other => drop(other?),
+                },
             }
             io::Result::Ok(())
         };
-        // Whoever is slow, or speaks something else, is dropped in silence.
+        // Whoever is slow, or speaks something else, is held in silence and then dropped.
         let _ = tokio::time::timeout_at(deadline, introduction).await;
     }
 
@@ -371,6 +374,26 @@ impl Listener {
         self.server.welcome(io, from);
     }
 
+    /// Ends everything: takes no more connections, tells each peer that its session is over, and returns when the last connection is closed,
+    /// within two seconds. What was written and is not acknowledged may be lost: let streams end before that. Dropping the call does not stop it.
+    pub async fn close(&self) {
+        self.stop_accepting();
+        let sessions = self.server.sessions.all();
+        sessions.iter().for_each(|session| session.with(|state| state.tunnel.abort()));
+        for session in sessions {
+            session.wait_for(|state| state.driver_gone.then_some(())).await;
+        }
+    }
+
+    fn stop_accepting(&self) {
+        self.accepting.iter().for_each(AbortHandle::abort);
+        // No session begins that nobody can accept.
+        let strangers = std::mem::take(&mut *self.server.strangers.lock().unwrap_or_else(PoisonError::into_inner));
+        strangers.iter().for_each(AbortHandle::abort);
+        let unaccepted = self.server.arrivals().close();
+        drop(unaccepted);
+    }
+
     /// Sessions that exist, attached or not.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -380,12 +403,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.accepting.iter().for_each(AbortHandle::abort);
-        // No session begins that nobody can accept.
-        let strangers = std::mem::take(&mut *self.server.strangers.lock().unwrap_or_else(PoisonError::into_inner));
-        strangers.iter().for_each(AbortHandle::abort);
-        let unaccepted = self.server.arrivals().close();
-        drop(unaccepted);
+        self.stop_accepting();
     }
 }
 

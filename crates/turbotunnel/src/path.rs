@@ -457,8 +457,9 @@ impl Path {
         self.next_dial = None;
         for carrier in self.carriers.drain(..) {
             self.actions.push_back(match carrier.state {
-                State::Dialing => Action::Drop(carrier.id),
-                _ => Action::CloseWrite(carrier.id),
+                // What still comes on a replaced one is nobody's any more.
+                State::Dialing | State::ReadOnly => Action::Drop(carrier.id),
+                State::Current | State::Candidate => Action::CloseWrite(carrier.id),
             });
         }
     }

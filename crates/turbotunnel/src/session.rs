@@ -22,7 +22,7 @@ use crate::tunnel::{CarrierId, StreamFailure, Tunnel};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A carrier is in use.
+    /// A carrier is in use; on the client: and the server has answered on it.
     CarrierUp {
         /// Counted from 1.
         number: u32,
@@ -244,7 +244,7 @@ impl Builder {
         self
     }
 
-    /// Starts the session over whatever `dial` gives, and waits for the first carrier. `dial` is any async closure; it is called again
+    /// Starts the session over whatever `dial` gives, and waits until the server has answered, one round trip after the connection. `dial` is any async closure; it is called again
     /// whenever a new connection is needed. One that has no result after 4 s gets another beside it (the first to succeed wins, the others
     /// are dropped), and after 10 s it is given up. Names should be resolved in it, anew each time.
     ///
@@ -252,7 +252,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NeverConnected`]: no carrier within the time to live, or with [`Builder::fail_fast`] at the first dial.
+    /// [`SessionError::NeverConnected`]: no answer within the time to live, or with [`Builder::fail_fast`] the first dial failed.
+    /// [`SessionError::NotAPeer`]: something answered that is no server of this kind.
     pub async fn connect<D, F, IO>(self, mut dial: D) -> Result<Session, SessionError>
     where
         D: FnMut(Attempt) -> F + Send + 'static,

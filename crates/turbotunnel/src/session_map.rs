@@ -76,6 +76,14 @@ impl SessionMap {
         }
     }
 
+    /// All that live.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
+        let lock = |shard: &Mutex<Shard>| -> Vec<_> {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).live.values().cloned().collect()
+        };
+        self.shards.iter().flat_map(lock).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).live.len()).sum()
     }

@@ -45,7 +45,7 @@ pub enum Event {
         /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
         lost: bool,
     },
-    /// This carrier is in use.
+    /// This carrier is in use; on the client: and the server has answered on it.
     CarrierUp {
         /// Which.
         id: CarrierId,
@@ -135,6 +135,10 @@ pub struct Tunnel {
     contact_lost: Option<Instant>,
     /// Attached, but not heard on yet.
     coming_up: Option<CarrierId>,
+    /// A carrier was told to be up.
+    announced: bool,
+    /// Before anything was heard, something else than packets came.
+    stranger: bool,
     /// What streams had said by the last progress.
     talk: [u64; 3],
     closing: Option<Closing>,
@@ -180,6 +184,8 @@ impl Tunnel {
             ping: None,
             contact_lost: None,
             coming_up: None,
+            announced: false,
+            stranger: false,
             talk: [0; 3],
             closing: None,
             ended: None,
@@ -211,6 +217,7 @@ impl Tunnel {
 
     /// The connection has ended, for reading or for writing, or has to.
     pub fn handle_ended(&mut self, now: Instant, id: CarrierId, why: CarrierEnd) {
+        self.stranger |= why == CarrierEnd::BadPacket && !self.heard;
         self.path.handle_ended(now, id, why);
         self.advance(now);
     }
@@ -297,7 +304,9 @@ impl Tunnel {
     }
 
     fn announce(&mut self, now: Instant, id: CarrierId) {
-        let gap = self.contact_lost.take().map(|lost| now.saturating_duration_since(lost));
+        let lost = self.contact_lost.take().filter(|_| self.announced);
+        self.announced = true;
+        let gap = lost.map(|lost| now.saturating_duration_since(lost));
         let resent = if gap.is_some() { self.engine.kcp().in_flight() } else { 0 };
         self.events.push_back(Event::CarrierUp { id, gap, resent });
     }
@@ -554,6 +563,9 @@ impl Tunnel {
     fn apply(&mut self, now: Instant, change: Change) {
         match change {
             Change::Attached(id) => self.attached(now, id),
+            Change::Detached { why: CarrierEnd::BadPacket, .. } if self.config.fail_fast && !self.heard => {
+                self.end(SessionError::NotAPeer);
+            }
             Change::Detached { id, why, age, in_doubt } => {
                 self.stats.cuts += 1;
                 let last_contact = if why == CarrierEnd::Silent { self.path.last_heard() } else { now };
@@ -576,13 +588,13 @@ impl Tunnel {
             Change::Probe(id) => self.probe(now, id),
             Change::Unknown => self.end(SessionError::Unknown),
             Change::Expired if self.heard => self.end(SessionError::GaveUp(self.path.time_to_live())),
+            Change::Expired if self.stranger => self.end(SessionError::NotAPeer),
             Change::Expired => self.end(SessionError::NeverConnected("no answer within the time to live".to_owned())),
         }
     }
 
     fn attached(&mut self, now: Instant, id: CarrierId) {
         self.stats.carriers += 1;
-        let first = self.stats.carriers == 1;
         let bulk_may_be_lost = !self.path.last_made_progress();
         let how = match self.engine.peer() {
             // Both sides tell each other what they have, in HELLO: the client first.
@@ -601,10 +613,11 @@ impl Tunnel {
         if self.path.is_client() {
             self.send_hello(id, id.0);
         }
-        if first || !self.path.is_client() {
-            self.announce(now, id);
-        } else {
+        if self.path.is_client() {
+            // Connected is not answered: it may be anybody's door.
             self.coming_up = Some(id);
+        } else {
+            self.announce(now, id);
         }
     }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use common::connect;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
-use turbotunnel::{Listener, Session};
+use turbotunnel::control::ByeReason;
+use turbotunnel::{Listener, Session, SessionError};
 
 const IMMORTAL: fn(u32) -> u64 = |_| u64::MAX;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -93,6 +94,39 @@ async fn a_client_of_a_forgotten_session_is_held_however_much_it_sends() {
     let end = client.read(&mut [0; 100]).await.unwrap();
     assert_eq!((end, began.elapsed()), (0, Duration::from_secs(10)));
     assert_eq!(listener.sessions(), 0);
+}
+
+/// A browser that has mistaken the port, a scanner: no answer tells it what is here, and nothing makes it come again at once.
+#[tokio::test(start_paused = true)]
+async fn somebody_who_speaks_something_else_is_held_in_silence() {
+    let listener = Listener::builder().detached();
+    for words in [&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], b"8 bytes!\x05\xdd and more that is no packet"] {
+        let (mut stranger, server) = tokio::io::duplex(4096);
+        listener.attach(server, None);
+        let began = tokio::time::Instant::now();
+        for _ in 0..100 {
+            stranger.write_all(words).await.expect("it reads on");
+        }
+        let end = stranger.read(&mut [0; 100]).await.unwrap();
+        assert_eq!((end, began.elapsed()), (0, Duration::from_secs(10)), "{words:?}");
+    }
+}
+
+/// The server goes away, and whoever has a session hears of it at once.
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_is_closed_tells_its_peers() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    say(&session, b"hello").await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let began = tokio::time::Instant::now();
+    listener.close().await;
+    assert_eq!(session.closed().await, SessionError::ClosedByPeer(ByeReason::Shutdown));
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+    // What had come before can still be read.
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert_eq!((said.as_str(), listener.sessions()), ("hello", 0));
 }
 
 /// What is still on its way when a session ends comes late, and would begin another one of the same name. It is remembered for its time to live.

@@ -157,6 +157,23 @@ fn a_late_answer_does_not_bring_the_old_carrier_back() {
     assert_eq!(late, 0, "something was sent on the old carrier after it came back");
 }
 
+/// The client has dialled twice, and the first HELLO comes after the second: its carrier is an old one already.
+#[test]
+fn a_hello_that_comes_late_does_not_take_over() {
+    let mut sim = Sim::new("a_hello_that_comes_late_does_not_take_over")
+        .links(|number| Link::new(if number == 2 { secs(1) } else { ms(20) }))
+        .traffic(Traffic::echo(200_000).paced(1_000, ms(20)));
+    sim.run_for(ms(500));
+    sim.redial();
+    // Connected at 2.5 s, and the HELLO is on its way until 3.5 s.
+    sim.run_for(ms(2_100));
+    sim.redial();
+    sim.run_until_done(secs(60));
+    let in_use: Vec<_> = ups(&sim, Side::Server).into_iter().map(|at| at >= ms(3_400)).collect();
+    assert_eq!(in_use, [false, false], "the late one took over");
+    assert_eq!((sim.client_stats().carriers, sim.server_stats().carriers), (3, 2));
+}
+
 /// A Go client says nothing on a new carrier while it waits for a download. The server goes on as soon as it knows whose carrier it is.
 #[test]
 fn a_known_session_without_carrier_uses_a_new_one_from_its_eighth_byte() {

@@ -31,7 +31,7 @@ const REMIND: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
     let server = address::server(&args.server)?;
-    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Hangup])?;
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     config.keepalive = args.keepalive.0;
@@ -39,11 +39,11 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     let connecting = Session::builder()
         .config(config)
         .fail_fast(args.fail_fast)
-        .on_event(teller(log.clone(), server.clone()))
+        .on_event(teller(log.clone(), server.clone(), args.fail_fast))
         .connect_tcp(&server);
     let session = tokio::select! {
         session = connecting => session.map_err(|e| super::session_failure(&e, &server, None))?,
-        () = signals.interrupted() => return Err(Failure::interrupted()),
+        failure = signals.at_once() => return Err(failure),
     };
     let id = session.id();
     log.info(format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(began.elapsed())));
@@ -51,7 +51,7 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     let progress = Progress::default();
     let result = tokio::select! {
         result = carry(&session, &server, &progress) => result,
-        () = obey(&mut signals, &session) => Err(Failure::interrupted()),
+        failure = obey(&mut signals, &session, &progress) => Err(failure),
     };
     // Every byte is where it belongs, or known to be missing; what is left is politeness towards the server.
     let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
@@ -59,12 +59,15 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     result
 }
 
-/// SIGHUP: the user, or a script that knows of a new network, wants a new carrier now. Returns at Ctrl-C.
-async fn obey(signals: &mut Signals, session: &Session) {
+/// SIGHUP: the user, or a script that knows of a new network, wants a new carrier now. SIGTERM: nothing more is read from stdin, and what is on its
+/// way may come back. Returns at Ctrl-C and at a second SIGTERM.
+async fn obey(signals: &mut Signals, session: &Session, progress: &Progress) -> Failure {
     loop {
         match signals.next().await {
             Signal::Hangup => session.redial(),
-            Signal::Interrupt | Signal::Terminate => return,
+            Signal::Terminate if !progress.stop.replace(true) => progress.stopped.notify_one(),
+            Signal::Terminate => return Failure::terminated(),
+            Signal::Interrupt => return Failure::interrupted(),
         }
     }
 }
@@ -77,6 +80,9 @@ struct Progress {
     /// The peer has acknowledged everything, with our end of the stream.
     acknowledged: Cell<bool>,
     changed: Notify,
+    /// No more is to be read from stdin.
+    stop: Cell<bool>,
+    stopped: Notify,
 }
 
 impl Progress {
@@ -121,7 +127,9 @@ async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(
             Some(SessionError::ClosedByPeer(_)) if progress.is_back(received) => Ok(()),
             Some(error) => Err(super::session_failure(&error, server, Some(&consequence()))),
             None => {
-                Err(Failure::new(Exit::Unexpected, format!("the stream was lost: {}\n{}", reason(&e), consequence())))
+                let why =
+                    if e.kind() == io::ErrorKind::BrokenPipe { "the server let go of it".into() } else { reason(&e) };
+                Err(Failure::new(Exit::Unexpected, format!("the stream was lost: {why}\n{}", consequence())))
             }
         },
     }
@@ -148,7 +156,11 @@ async fn send(
 ) -> Result<(), Ended> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        let n = stdin.read(&mut buffer).await.map_err(Ended::Stdin)?;
+        let n = tokio::select! {
+            biased;
+            () = progress.stopped.notified() => 0,
+            n = stdin.read(&mut buffer) => n.map_err(Ended::Stdin)?,
+        };
         if n == 0 {
             break;
         }
@@ -195,7 +207,7 @@ async fn bring_back(
 }
 
 /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
-fn teller(log: Log, server: String) -> impl Fn(Event) + Send + Sync + 'static {
+fn teller(log: Log, server: String, fail_fast: bool) -> impl Fn(Event) + Send + Sync + 'static {
     let told = std::sync::Mutex::new(None::<Instant>);
     move |event| {
         let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -208,6 +220,8 @@ fn teller(log: Log, server: String) -> impl Fn(Event) + Send + Sync + 'static {
             Event::CarrierLost { number, reason, age, .. } => {
                 log.info(format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age)));
             }
+            // The error that follows says it all.
+            Event::DialFailed { .. } if fail_fast && told.is_none() => {}
             Event::DialFailed { number, error, next_in, .. } => {
                 let due = told.is_none_or(|at| at.elapsed() >= REMIND);
                 if due || log.level() == Level::Verbose {

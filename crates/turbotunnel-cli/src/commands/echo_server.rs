@@ -14,7 +14,7 @@ use turbotunnel::{Config, Event, Listener, SessionError, SessionId, Stream};
 
 use crate::address;
 use crate::args::EchoServerArgs;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::{Level, Log};
 use crate::signals::{Signal, Signals};
 use crate::text;
@@ -57,15 +57,22 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
             text::count(waiting as u64, "stream")
         ));
     }
-    tokio::select! {
-        _ = open.wait_for(|&open| open == 0) => {}
-        () = tokio::time::sleep(args.drain) => log.info(format_args!("ended, {} cut", text::count(*streams.borrow() as u64, "stream"))),
-        again = signals.end() => {
-            again?;
-            log.info(format_args!("ended at once, {} cut", text::count(*streams.borrow() as u64, "stream")));
-        }
+    let result = tokio::select! {
+        _ = open.wait_for(|&open| open == 0) => Ok(()),
+        () = tokio::time::sleep(args.drain) => Ok(()),
+        again = signals.end() => again,
+    };
+    let cut = *streams.borrow();
+    // Clients of ours hear that it is over; they need not try for minutes.
+    for listener in &listeners {
+        listener.close().await;
     }
-    Ok(())
+    result?;
+    match cut {
+        0 => Ok(()),
+        cut => Err(Failure::new(Exit::Unexpected, format!("{} cut before the end", text::count(cut as u64, "stream")))
+            .tip("--drain TIME is how long the end waits for streams")),
+    }
 }
 
 async fn bind(at: &[String], config: &Config, log: &Log) -> Result<Listener, Failure> {

@@ -16,10 +16,10 @@ use crate::text;
 const TRY: Duration = Duration::from_millis(300);
 
 pub(super) async fn run(args: &LilbastardArgs, log: &Log) -> Result<(), Failure> {
-    let (upstream, listen) = match (&args.upstream, &args.listen, args.addresses.as_slice()) {
-        (Some(upstream), Some(listen), _) => (upstream, listen),
-        (_, _, [upstream, listen]) => (upstream, listen),
-        _ => return Err(Failure::new(Exit::Usage, "two addresses are needed: UPSTREAM LISTEN")),
+    let (upstream, listen) =
+        (args.upstream.as_ref().or(args.first.as_ref()), args.listen.as_ref().or(args.second.as_ref()));
+    let Some((upstream, listen)) = upstream.zip(listen) else {
+        return Err(Failure::new(Exit::Usage, "two addresses are needed: UPSTREAM LISTEN"));
     };
     let to = address::server(upstream)?;
     let at = address::listen(listen)?;
@@ -104,7 +104,7 @@ fn describe(plan: &Plan) -> String {
 
 /// The two addresses the wrong way round: what to say about it, if it looks like that.
 fn swapped(args: &LilbastardArgs, to: &str, at: &str, error: &io::Error) -> Option<String> {
-    let [upstream, listen] = args.addresses.as_slice() else { return None };
+    let (upstream, listen) = args.first.as_ref().zip(args.second.as_ref())?;
     if error.kind() != io::ErrorKind::AddrInUse || !answers(at) || answers(to) {
         return None;
     }

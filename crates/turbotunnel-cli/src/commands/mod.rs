@@ -9,6 +9,7 @@ pub(crate) use echo_server::echo;
 use std::io;
 
 use turbotunnel::SessionError;
+use turbotunnel::control::ByeReason;
 
 use crate::args::{Cli, Command};
 use crate::failure::{Exit, Failure};
@@ -74,6 +75,13 @@ fn session_failure(error: &SessionError, server: &str, consequence: Option<&str>
         SessionError::GaveUp(after) => {
             with(Exit::GaveUp, format!("gave up: no contact for {}", crate::text::setting(*after)))
                 .tip("--session-timeout is how long it goes on trying")
+        }
+        SessionError::NotAPeer => {
+            Failure::new(Exit::OtherProtocol, format!("what answers at tcp://{server} is not a turbotunnel server"))
+                .tip("is the port right? The server's first line says where it listens")
+        }
+        SessionError::ClosedByPeer(ByeReason::Shutdown) => {
+            with(Exit::SessionLost, "the server has shut down".into()).tip("start again when it is back")
         }
         SessionError::ClosedByPeer(_) => with(Exit::Unexpected, error.to_string()),
         other => with(Exit::Unexpected, other.to_string()),

@@ -14,6 +14,7 @@ mod svg;
 
 use std::io;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,11 @@ pub(crate) async fn run(args: &DemoArgs, log: &Log, random_seed: u64) -> Result<
         seed,
         ..Plan::default()
     };
-    let mut signals = Signals::catch(&[Signal::Interrupt])?;
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
+    // Before the show, not after it.
+    if let Some(file) = &args.svg {
+        std::fs::OpenOptions::new().append(true).create(true).open(file).map_err(|e| cannot_draw(file, &e))?;
+    }
     let live = !args.plain && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
     let mut screen = Screen::new(stdio::stdout().map_err(|e| cannot_show(&e))?, live);
     screen.begin(&load, &plan).await.map_err(|e| cannot_show(&e))?;
@@ -90,9 +95,9 @@ pub(crate) async fn run(args: &DemoArgs, log: &Log, random_seed: u64) -> Result<
         error = show(&mut screen, &book) => {
             return Err(cannot_show(&error));
         }
-        () = signals.interrupted() => {
+        failure = signals.at_once() => {
             screen.leave().await;
-            return Err(Failure::interrupted());
+            return Err(failure);
         }
     };
     book.plain(|plain, now| plain.end(now, Some(format!("still waiting after {}", text::age(now)))));
@@ -101,8 +106,7 @@ pub(crate) async fn run(args: &DemoArgs, log: &Log, random_seed: u64) -> Result<
 
     if let Some(file) = &args.svg {
         let picture = svg::draw(&story, &plan, &load);
-        std::fs::write(file, picture)
-            .map_err(|e| Failure::new(Exit::Unexpected, format!("cannot write {}: {}", file.display(), reason(&e))))?;
+        std::fs::write(file, picture).map_err(|e| cannot_draw(file, &e))?;
         screen.say(&format!("picture: {}\n", file.display())).await.map_err(|e| cannot_show(&e))?;
     }
     judge(&outcome, seed)
@@ -116,6 +120,10 @@ fn judge(outcome: &Outcome, seed: u64) -> Result<(), Failure> {
     };
     Err(Failure::new(Exit::BadVerdict, error)
         .tip(format!("the same bytes again: turbotunnel demo --seed {seed} (the cuts fall where the clock puts them)")))
+}
+
+fn cannot_draw(file: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Unexpected, format!("cannot write {}: {}", file.display(), reason(error)))
 }
 
 fn cannot_show(error: &io::Error) -> Failure {

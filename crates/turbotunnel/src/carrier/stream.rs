@@ -42,6 +42,13 @@ impl<IO> StreamCarrier<IO> {
     }
 }
 
+impl<IO: AsyncRead> StreamCarrier<IO> {
+    /// Reads and forgets whatever comes, to the end.
+    pub(crate) async fn swallow(&mut self) -> io::Result<()> {
+        tokio::io::copy(&mut self.io, &mut tokio::io::sink()).await.map(drop)
+    }
+}
+
 impl<IO: AsyncWrite> StreamCarrier<IO> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
