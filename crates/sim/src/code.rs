@@ -117,6 +117,7 @@ impl Code for Link {
         if !self.jitter.is_zero() {
             code += &format!(".jitter({})", self.jitter.code());
         }
+        code.extend(self.dial.map(|dial| format!(".dials_in({})", dial.code())));
         for (name, share) in [("loses", self.loss), ("reorders", self.reorder), ("doubles", self.double)] {
             if share > 0 {
                 code += &format!(".{name}({share})");

@@ -167,7 +167,7 @@ impl Network {
         let link = (self.link_plan)(number);
         let until = match outcome {
             Dial::Relay | Dial::RelayRefused => now + Duration::from_micros(100),
-            _ => now + link.delay * 2,
+            _ => now + link.dial.unwrap_or(link.delay * 2).max(Duration::from_micros(1)),
         };
         if outcome != Dial::Connect {
             self.counts.note(outcome.name());

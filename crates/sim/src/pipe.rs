@@ -20,6 +20,8 @@ pub struct Link {
     pub reorder: u32,
     /// Packets of 1,000 that arrive twice.
     pub double: u32,
+    /// What a dial takes; `None`: a round trip. Behind a relay on this side of the delay it takes nothing.
+    pub dial: Option<Duration>,
 }
 
 impl Link {
@@ -34,6 +36,7 @@ impl Link {
             loss: 0,
             reorder: 0,
             double: 0,
+            dial: None,
         }
     }
 
@@ -71,6 +74,12 @@ impl Link {
     #[must_use]
     pub fn doubles(self, double: u32) -> Self {
         Self { double, ..self }
+    }
+
+    /// A dial takes so long, whatever the delay.
+    #[must_use]
+    pub fn dials_in(self, dial: Duration) -> Self {
+        Self { dial: Some(dial), ..self }
     }
 
     /// Something happens to packets while the connection lives.
