@@ -400,9 +400,16 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a bye needs no token",
         file: TUNNEL,
-        right: "                if self.token != Some(token) {\n                    return false;\n                }",
-        wrong: "                let _ = token;",
+        right: "if self.token != Some(token) || self.is_forgotten(now, id, Some(una)) {",
+        wrong: "if self.is_forgotten(now, id, Some(una)) {",
         test: rule("control::a_bye_without_the_token_does_nothing"),
+    },
+    Fault {
+        name: "a goodbye acknowledges nothing",
+        file: TUNNEL,
+        right: "                self.learn(now, id, una);\n                self.end(",
+        wrong: "                self.end(",
+        test: rule("ending::a_bye_acknowledges_what_came_before_it"),
     },
     Fault {
         name: "a hello needs no token",

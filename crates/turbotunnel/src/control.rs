@@ -98,6 +98,8 @@ pub enum Control {
         token: Token,
         /// Why.
         reason: ByeReason,
+        /// "I have all segments below this." Nothing more is acknowledged.
+        una: Sn,
     },
 }
 
@@ -138,7 +140,7 @@ impl Control {
                 out.extend_from_slice(&nonce.to_le_bytes());
                 out.extend_from_slice(&una.value().to_le_bytes());
             }
-            Self::Bye { conv, token, reason } => {
+            Self::Bye { conv, token, reason, una } => {
                 out.push(BYE);
                 out.extend_from_slice(&conv.to_le_bytes());
                 out.extend_from_slice(token);
@@ -148,6 +150,7 @@ impl Control {
                     ByeReason::Shutdown => 2,
                     ByeReason::Other(other) => *other,
                 });
+                out.extend_from_slice(&una.value().to_le_bytes());
             }
         }
     }
@@ -190,6 +193,7 @@ impl Control {
                     [2] => ByeReason::Shutdown,
                     [other] => ByeReason::Other(other),
                 },
+                una: Sn::new(fields.u32()?),
             },
             _ => return None,
         })
@@ -257,7 +261,7 @@ mod tests {
             "unknown" => Control::Unknown { conv },
             "ping" => Control::Ping { conv, nonce: 7, una },
             "pong" => Control::Pong { conv, nonce: 7, una },
-            "bye" => Control::Bye { conv, token, reason: ByeReason::Done },
+            "bye" => Control::Bye { conv, token, reason: ByeReason::Done, una },
             other => panic!("docs/wire.md has a vector {other:?} that this test does not know"),
         }
     }

@@ -338,10 +338,11 @@ impl Tunnel {
         match control {
             Control::Hello(hello) if self.path.is_client() => self.handle_answer(now, id, &hello),
             Control::Hello(hello) => self.handle_hello(now, id, &hello),
-            Control::Bye { token, reason, .. } => {
-                if self.token != Some(token) {
+            Control::Bye { token, reason, una, .. } => {
+                if self.token != Some(token) || self.is_forgotten(now, id, Some(una)) {
                     return false;
                 }
+                self.learn(now, id, una);
                 self.end(SessionError::ClosedByPeer(reason));
                 true
             }
@@ -469,7 +470,9 @@ impl Tunnel {
 
     fn say_bye(&mut self, reason: ByeReason) {
         if let (PeerKind::Ours, Some(id), Some(token)) = (self.engine.peer(), self.path.current(), self.token) {
-            self.send_control(id, Control::Bye { conv: self.conv, token, reason });
+            // It overtakes the acknowledgements that wait for company.
+            let una = self.engine.kcp().rcv_nxt();
+            self.send_control(id, Control::Bye { conv: self.conv, token, reason, una });
         }
     }
 

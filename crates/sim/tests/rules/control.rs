@@ -31,7 +31,7 @@ fn hello(conv: u32, carrier: u32, token: Token) -> Vec<u8> {
 fn a_bye_without_the_token_does_nothing() {
     let (mut sim, conv, token) = established("a_bye_without_the_token_does_nothing");
     for wrong in [[0; 8], [1; 8], token.map(|byte| !byte)] {
-        let bye = encoded(Control::Bye { conv, token: wrong, reason: ByeReason::Shutdown });
+        let bye = encoded(Control::Bye { conv, token: wrong, reason: ByeReason::Shutdown, una: kcp::Sn::new(0) });
         sim.intrude(std::slice::from_ref(&bye));
         sim.inject(1, Way::Up, &bye);
         sim.inject(1, Way::Down, &bye);
@@ -71,7 +71,7 @@ fn a_replayed_packet_does_not_take_the_session_over() {
 #[test]
 fn the_token_ends_the_session() {
     let (mut sim, conv, token) = established("the_token_ends_the_session");
-    sim.inject(1, Way::Up, &encoded(Control::Bye { conv, token, reason: ByeReason::Shutdown }));
+    sim.inject(1, Way::Up, &encoded(Control::Bye { conv, token, reason: ByeReason::Shutdown, una: kcp::Sn::new(0) }));
     sim.run_for(ms(50));
     assert_eq!(sim.server().ended(), Some(&SessionError::ClosedByPeer(ByeReason::Shutdown)));
 }

@@ -87,6 +87,19 @@ fn delivered_means_acknowledged() {
     sim.run_until(secs(60), |sim| sim.server_app().is_done());
 }
 
+/// The client has read the end and closes. Its acknowledgement of that end and its goodbye leave together; whoever waits for the former must not
+/// be told only the latter.
+#[test]
+fn a_bye_acknowledges_what_came_before_it() {
+    let mut sim =
+        Sim::new("a_bye_acknowledges_what_came_before_it").link(Link::new(ms(20))).traffic(Traffic::echo(1_000));
+    sim.run_until(secs(5), |sim| sim.client_app().is_done());
+    sim.with(Side::Client, |tunnel, now| tunnel.close(now));
+    sim.run_for(ms(100));
+    assert_eq!(sim.server().ended(), Some(&SessionError::ClosedByPeer(ByeReason::Done)));
+    assert!(sim.server_app().delivered(0), "its end was acknowledged by the goodbye");
+}
+
 /// A program that goes away says so: the other end need not wait for its time to live.
 #[test]
 fn abort_says_bye() {
