@@ -41,6 +41,10 @@ pub(crate) struct Ours {
     packet: Vec<u8>,
     clock: Instant,
     told: Vec<Told>,
+    /// Bare acknowledgements wait for one turn, so that what the application answers carries them: as the driver does.
+    acks_put_off: bool,
+    /// The application closes the session as soon as it has read and written everything.
+    pub(crate) closes_when_done: bool,
 }
 
 impl Ours {
@@ -55,6 +59,8 @@ impl Ours {
             packet: Vec::new(),
             clock: now,
             told: Vec::new(),
+            acks_put_off: false,
+            closes_when_done: false,
         }
     }
 
@@ -146,7 +152,11 @@ impl Ours {
         }
         busy |= self.tell(now, app, net);
         busy |= app.turn(now, &mut self.tunnel);
-        busy |= self.write(now, net);
+        if self.closes_when_done && app.is_done() {
+            self.tunnel.close(now);
+        }
+        self.acks_put_off = !self.acks_put_off && self.tunnel.only_acks_waiting(now);
+        busy |= self.acks_put_off || self.write(now, net);
         busy |= self.act(now, net);
         self.close_links(now, net);
         busy

@@ -45,6 +45,7 @@ pub struct Sim {
     traffic: Vec<Traffic>,
     client_config: Config,
     server_config: Config,
+    client_closes: bool,
     go_client: Option<Go>,
     go_server: Option<Go>,
     ends: Option<Ends>,
@@ -83,6 +84,7 @@ impl Sim {
             traffic: Vec::new(),
             client_config: Config::default(),
             server_config: Config::default(),
+            client_closes: false,
             go_client: None,
             go_server: None,
             ends: None,
@@ -182,6 +184,13 @@ impl Sim {
         self
     }
 
+    /// The client closes the session as soon as it has read and written everything.
+    #[must_use]
+    pub fn client_closes(mut self) -> Self {
+        self.client_closes = true;
+        self
+    }
+
     /// The client is a Go program.
     #[must_use]
     pub fn go_client(mut self, go: Go) -> Self {
@@ -229,7 +238,9 @@ impl Sim {
         } else {
             let config = self.client_config.clone();
             let tunnel = Tunnel::client(start, config.clone(), conv, self.random.number());
-            Box::new(Client::new(Ours::new(start, start, Side::Client, config, tunnel), app(Side::Client)))
+            let mut ours = Ours::new(start, start, Side::Client, config, tunnel);
+            ours.closes_when_done = self.client_closes;
+            Box::new(Client::new(ours, app(Side::Client)))
         };
         let new_app = Box::new(move || app(Side::Server));
         let server: Box<dyn Node> = match self.go_server {
