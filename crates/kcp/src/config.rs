@@ -20,6 +20,9 @@ pub struct Config {
     ///
     /// As many again may wait out of order: worst case `2 * recv_window * 1500` bytes.
     pub recv_window: u16,
+    /// Bytes on their way before anything is known of a new path, with [`Retransmission::TailProbe`]. Default 64 KiB: more than TCP
+    /// sends at first (ten packets, RFC 6928), so that this is not what slows it down.
+    pub initial_flight: usize,
     /// Least retransmission timeout. Default 100 ms, as kcp-go.
     pub min_rto: Duration,
     /// Where the growth of a timeout ends. Default 5 s. A round trip longer than that still has its timeout.
@@ -36,6 +39,7 @@ impl Default for Config {
             mtu: GO_MTU,
             send_window: 1024,
             recv_window: 1024,
+            initial_flight: 64 << 10,
             min_rto: Duration::from_millis(100),
             max_rto: Duration::from_secs(5),
             initial_sn: 0,
@@ -74,7 +78,7 @@ pub enum Retransmission {
     ///
     /// No timeouts: they would feed a slow link twice. Only the first unacknowledged segment is sent again when `una` has
     /// not moved for `4 srtt + 1 s`, for receivers that had to drop something; each further wait is longer by the same
-    /// amount, up to [`Config::max_rto`]. No congestion window.
+    /// amount, up to [`Config::max_rto`]. What is on its way is bounded by what the path takes, see `flight.rs`.
     TailProbe,
     /// For kcp-go, which drops packets when a queue of 32 is full.
     ///

@@ -222,6 +222,7 @@ impl Kcp {
             }
         }
         if out.len() == start {
+            self.sender.on_idle();
             return false;
         }
         self.receiver.on_told();

@@ -57,6 +57,7 @@
 mod config;
 mod congestion;
 mod engine;
+mod flight;
 mod pool;
 mod recv;
 mod rto;

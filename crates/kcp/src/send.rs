@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Retransmission};
 use crate::congestion::Congestion;
+use crate::flight::{Acknowledged, Flight};
 use crate::pool::Pool;
 use crate::rto::Rto;
 use crate::sn::{Sn, Ts};
 use crate::stats::Stats;
+use crate::wire::HEADER_LEN;
 
 /// Window of a peer that has not said anything yet, in segments; the default of every KCP.
 const ASSUMED_WINDOW: u32 = 32;
@@ -79,6 +81,8 @@ pub(crate) struct Progress {
     /// Segments newly acknowledged, by `una` or ACK.
     count: usize,
     una_moved: bool,
+    /// Bytes of them.
+    bytes: usize,
     /// Flying before the packet.
     flying: usize,
     /// Latest transmission known to have arrived.
@@ -130,6 +134,9 @@ pub(crate) struct Sender {
     numbered: usize,
     acknowledged: usize,
     lost: usize,
+    /// Bytes of slots that fly or wait to be sent for the first time, with their headers.
+    flying_bytes: usize,
+    unsent_bytes: usize,
     /// In the order in which they go again; entries whose slot is no longer lost are skipped.
     lost_queue: VecDeque<Sn>,
     log: VecDeque<Sn>,
@@ -142,6 +149,8 @@ pub(crate) struct Sender {
     probe: WindowProbe,
 
     congestion: Congestion,
+    flight: Flight,
+    initial_flight: usize,
     /// Losses of transmissions before this one belong to a flight that has been answered for.
     recovered: u64,
     backoff: u32,
@@ -180,6 +189,8 @@ impl Sender {
             numbered: 0,
             acknowledged: 0,
             lost: 0,
+            flying_bytes: 0,
+            unsent_bytes: 0,
             lost_queue: VecDeque::new(),
             log: VecDeque::new(),
             log_base: 0,
@@ -187,6 +198,8 @@ impl Sender {
             edge_announced: false,
             probe: WindowProbe { wanted: false, due: None, wait: WINDOW_PROBE_FIRST },
             congestion: Congestion::new(),
+            flight: Flight::new(now, una, config.initial_flight),
+            initial_flight: config.initial_flight,
             recovered: 0,
             backoff: 0,
             una_moved_at: now,
@@ -254,7 +267,11 @@ impl Sender {
     fn free_slots(&self) -> usize {
         let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());
         match self.mode {
-            Retransmission::TailProbe => window,
+            Retransmission::TailProbe => {
+                let spoken_for = self.flying_bytes + self.unsent_bytes + self.tail_room();
+                let bytes = self.flight.limit().saturating_sub(spoken_for);
+                window.min(bytes.div_ceil(self.mss + HEADER_LEN))
+            }
             Retransmission::Timeout => {
                 let spoken_for = self.slots.len() - self.acknowledged;
                 window.min(self.congestion.window().saturating_sub(spoken_for))
@@ -283,6 +300,7 @@ impl Sender {
             let (head, rest) = bytes.split_at(bytes.len().min(self.tail_room()));
             let slot = self.slots.back_mut().expect("a segment with room was found or begun");
             slot.payload.extend_from_slice(head);
+            self.unsent_bytes += head.len();
             bytes = rest;
         }
         all - bytes.len()
@@ -298,8 +316,10 @@ impl Sender {
         f(&mut slot.payload, room);
         let appended = slot.payload.len().checked_sub(before).expect("what was written before stays");
         assert!(appended <= room, "{appended} bytes were put where {room} had room");
+        self.unsent_bytes += appended;
         if slot.payload.is_empty() {
             let slot = self.slots.pop_back().expect("it was there a moment ago");
+            self.unsent_bytes -= HEADER_LEN;
             pool.put(slot.payload);
         }
         true
@@ -321,6 +341,7 @@ impl Sender {
             self.arm_window_probe(now);
             return false;
         }
+        self.unsent_bytes += HEADER_LEN;
         self.slots.push_back(Slot {
             payload: pool.get(self.mss),
             state: State::Unsent,
@@ -337,7 +358,7 @@ impl Sender {
 
     /// The segment that goes next: its index.
     pub(crate) fn due(&mut self) -> Option<usize> {
-        if self.mode == Retransmission::Timeout && self.flying() >= self.congestion.window() {
+        if self.is_full() {
             return None;
         }
         while self.lost > 0 {
@@ -353,10 +374,22 @@ impl Sender {
 
     /// As `due().is_some()`, without tidying up.
     pub(crate) fn is_due(&self) -> bool {
-        if self.mode == Retransmission::Timeout && self.flying() >= self.congestion.window() {
-            return false;
+        !self.is_full() && (self.lost > 0 || (self.unsent() > 0 && self.has_room_for_nxt()))
+    }
+
+    /// As much is on its way as may be.
+    fn is_full(&self) -> bool {
+        match self.mode {
+            Retransmission::Timeout => self.flying() >= self.congestion.window(),
+            Retransmission::TailProbe => self.flying_bytes >= self.flight.limit(),
         }
-        self.lost > 0 || (self.unsent() > 0 && self.has_room_for_nxt())
+    }
+
+    /// Nothing is to be sent now.
+    pub(crate) fn on_idle(&mut self) {
+        if self.mode == Retransmission::TailProbe && !self.is_full() {
+            self.flight.on_idle(self.nxt());
+        }
     }
 
     /// Not so only when the peer's first words were of a smaller window than the assumed one.
@@ -375,9 +408,11 @@ impl Sender {
             // A clock that ran while nothing was on its way says nothing about the peer.
             self.acknowledged_at = now;
             self.una_moved_at = now;
+            self.flight.on_first_sent(now, self.nxt());
         }
         let slot = &mut self.slots[index];
         let bytes = slot.payload.len() as u64;
+        self.flying_bytes += slot.payload.len() + HEADER_LEN;
         match slot.state {
             State::Lost(cause) => {
                 slot.exact = slot.ts != ts;
@@ -392,6 +427,7 @@ impl Sender {
                 }
             }
             State::Unsent => {
+                self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
                 self.numbered += 1;
                 slot.once = true;
                 slot.exact = true;
@@ -443,6 +479,8 @@ impl Sender {
             match slot.state {
                 State::Flying => {
                     progress.count += 1;
+                    progress.bytes += slot.payload.len() + HEADER_LEN;
+                    self.flying_bytes -= slot.payload.len() + HEADER_LEN;
                     if slot.once {
                         progress.proven = progress.proven.max(Some(slot.order));
                         progress.sample = Some(slot.sent_at);
@@ -452,6 +490,7 @@ impl Sender {
                 }
                 State::Lost(_) => {
                     progress.count += 1;
+                    progress.bytes += slot.payload.len() + HEADER_LEN;
                     self.lost -= 1;
                 }
                 State::Acknowledged => self.acknowledged -= 1,
@@ -507,6 +546,11 @@ impl Sender {
             State::Lost(_) => self.lost -= 1,
             State::Acknowledged | State::Unsent => return,
         }
+        let bytes = slot.payload.len() + HEADER_LEN;
+        progress.bytes += bytes;
+        if slot.state == State::Flying {
+            self.flying_bytes -= bytes;
+        }
         slot.state = State::Acknowledged;
         pool.put(std::mem::take(&mut slot.payload));
         self.acknowledged += 1;
@@ -521,7 +565,19 @@ impl Sender {
                 rto.sample(now.saturating_duration_since(sent_at));
                 stats.rtt_samples += 1;
             }
-            self.congestion.on_acknowledged(progress.count, progress.flying);
+            match self.mode {
+                Retransmission::Timeout => self.congestion.on_acknowledged(progress.count, progress.flying),
+                Retransmission::TailProbe => {
+                    let news = Acknowledged {
+                        bytes: progress.bytes,
+                        round_trip: progress.sample.map(|sent_at| now.saturating_duration_since(sent_at)),
+                        una: self.una,
+                        nxt: self.nxt(),
+                        flying: self.flying_bytes,
+                    };
+                    self.flight.on_acknowledged(now, news);
+                }
+            }
             self.acknowledged_at = now;
         }
         if progress.una_moved {
@@ -567,6 +623,9 @@ impl Sender {
             return;
         };
         let slot = &mut self.slots[index];
+        if slot.state == State::Flying {
+            self.flying_bytes -= slot.payload.len() + HEADER_LEN;
+        }
         slot.state = State::Lost(cause);
         slot.once = false;
         self.lost += 1;
@@ -744,6 +803,7 @@ impl Sender {
             }
         }
         self.congestion = Congestion::new();
+        self.flight = Flight::new(now, self.nxt(), self.initial_flight);
         self.recovered = self.log_base;
         self.backoff = 0;
         self.una_moved_at = now;

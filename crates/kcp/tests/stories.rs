@@ -177,6 +177,11 @@ fn config() -> Config {
     Config::default()
 }
 
+/// For tests in which the window decides.
+fn unbounded() -> Config {
+    Config { initial_flight: 1 << 30, ..config() }
+}
+
 /// A hand-made segment from the other side.
 fn segment(cmd: Command, sn: u32, una: u32, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
@@ -582,7 +587,7 @@ fn questions_cease_when_nobody_wants_to_write() {
 #[test]
 fn an_announced_edge_is_not_taken_back() {
     let now = Instant::now();
-    let mut kcp = Kcp::new(now, CONV, config());
+    let mut kcp = Kcp::new(now, CONV, unbounded());
     kcp.set_retransmission(Retransmission::TailProbe);
     kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
     assert_eq!(kcp.room(), 100 * MSS);
@@ -781,7 +786,7 @@ fn a_peer_that_drops_half_of_every_burst_is_not_flooded() {
 
 #[test]
 fn a_window_of_65535_segments_fills_and_empties() {
-    let config = Config { send_window: u16::MAX, recv_window: u16::MAX, ..config() };
+    let config = Config { send_window: u16::MAX, recv_window: u16::MAX, ..unbounded() };
     let mut pair = Pair::new(&config, Retransmission::TailProbe);
     pair.delay = ms(500);
     pair.engines[0]

@@ -1,0 +1,233 @@
+//! Bytes in flight: over the whole range of rates and delays the path is full, its buffers are not, and nothing makes it collapse.
+
+#![allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use turbotunnel_kcp::{Config, Kcp, Retransmission};
+
+const fn us(us: u64) -> Duration {
+    Duration::from_micros(us)
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A bottleneck that loses nothing, with all the buffer that anybody could fill, as a TCP connection has.
+#[derive(Clone, Copy)]
+struct Path {
+    /// Bytes a second.
+    rate: f64,
+    /// One way.
+    delay: Duration,
+    /// What others have put into the buffer before us, whenever we come: so much time in it.
+    others: Duration,
+    /// Everything arrives on this grid: bunches.
+    grid: Duration,
+}
+
+impl Path {
+    fn new(mbit_per_second: f64, delay: Duration) -> Self {
+        Self { rate: mbit_per_second * 125_000.0, delay, others: Duration::ZERO, grid: Duration::ZERO }
+    }
+
+    /// The headroom, what is caught up with after a look at the path without a queue, and some packets.
+    fn most_queued(self) -> Duration {
+        ms(25) + self.round_trip() / 8 + Duration::from_secs_f64(8.0 * 1400.0 / self.rate)
+    }
+
+    fn round_trip(self) -> Duration {
+        2 * self.delay + self.others
+    }
+}
+
+/// A sender that has always something to send, a receiver that reads at once, and the path between them.
+struct Bulk {
+    now: Instant,
+    start: Instant,
+    path: Path,
+    sender: Kcp,
+    receiver: Kcp,
+    /// When the bottleneck has passed all it was given.
+    free: Instant,
+    data: VecDeque<(Instant, Vec<u8>)>,
+    acks: VecDeque<(Instant, Vec<u8>)>,
+    received: u64,
+    /// It says only so much, so often.
+    pace: Option<(usize, Duration)>,
+    next_word: Instant,
+    /// The largest time that a byte has waited in the bottleneck's buffer, since it was last asked for.
+    queued: Duration,
+    /// No packet arrives before.
+    frozen_until: Instant,
+}
+
+impl Bulk {
+    fn new(path: Path) -> Self {
+        let now = Instant::now();
+        let config = Config { send_window: u16::MAX, recv_window: u16::MAX, ..Config::default() };
+        let kcp = || {
+            let mut kcp = Kcp::new(now, 7, config.clone());
+            kcp.set_retransmission(Retransmission::TailProbe);
+            kcp
+        };
+        Self {
+            now,
+            start: now,
+            path,
+            sender: kcp(),
+            receiver: kcp(),
+            free: now,
+            data: VecDeque::new(),
+            acks: VecDeque::new(),
+            received: 0,
+            pace: None,
+            next_word: now,
+            queued: Duration::ZERO,
+            frozen_until: now,
+        }
+    }
+
+    /// Runs for so long and returns the bytes a second that were read in that time, as a share of the path's rate.
+    fn run(&mut self, time: Duration) -> f64 {
+        let (until, before) = (self.now + time, self.received);
+        self.queued = Duration::ZERO;
+        let word = vec![1; 64 << 10];
+        loop {
+            // What can be sent now.
+            loop {
+                match self.pace {
+                    None => drop(self.sender.write(&word)),
+                    Some((bytes, every)) if self.now >= self.next_word => {
+                        self.sender.write(&word[..bytes]);
+                        self.next_word = self.now + every;
+                    }
+                    Some(_) => {}
+                }
+                let mut packet = Vec::new();
+                if !self.sender.poll_transmit(self.now, &mut packet) {
+                    break;
+                }
+                let begins = self.free.max(self.now);
+                self.queued = self.queued.max(begins - self.now);
+                self.free = begins + Duration::from_secs_f64(packet.len() as f64 / self.path.rate);
+                let arrives = self.on_grid(self.free + self.path.others + self.path.delay);
+                self.data.push_back((arrives, packet));
+            }
+            let mut packet = Vec::new();
+            while self.receiver.poll_transmit(self.now, &mut packet) {
+                self.acks.push_back((self.on_grid(self.now + self.path.delay), std::mem::take(&mut packet)));
+            }
+            let next = [self.data.front(), self.acks.front()].into_iter().flatten().map(|(at, _)| *at);
+            let timers = [self.sender.poll_timeout(), self.receiver.poll_timeout(), self.pace.map(|_| self.next_word)];
+            let Some(at) = next.chain(timers.into_iter().flatten()).min().filter(|at| *at <= until) else { break };
+            self.now = self.now.max(at);
+            while let Some((_, packet)) = self.data.pop_front_if(|(at, _)| *at <= self.now) {
+                self.receiver.handle_packet(self.now, &packet).expect("our own");
+                while let Some(chunk) = self.receiver.peek() {
+                    self.received += chunk.len() as u64;
+                    self.receiver.consume();
+                }
+            }
+            while let Some((_, packet)) = self.acks.pop_front_if(|(at, _)| *at <= self.now) {
+                self.sender.handle_packet(self.now, &packet).expect("our own");
+            }
+            self.sender.handle_timeout(self.now);
+            self.receiver.handle_timeout(self.now);
+        }
+        self.now = until;
+        (self.received - before) as f64 / time.as_secs_f64() / self.path.rate
+    }
+
+    fn on_grid(&self, at: Instant) -> Instant {
+        let at = at.max(self.frozen_until);
+        if self.path.grid.is_zero() {
+            return at;
+        }
+        let (since, grid) = ((at - self.start).as_nanos(), self.path.grid.as_nanos());
+        self.start + Duration::from_nanos(u64::try_from(since.div_ceil(grid) * grid).expect("some minutes"))
+    }
+}
+
+/// Rates of 2 Mbit/s to 2 Gbit/s, round trips of 0.2 to 300 ms: at least 0.95 of the rate, and no more than the headroom in the buffer.
+#[test]
+fn the_path_is_full_and_its_buffer_is_not() {
+    for rate in [2.0, 5.0, 20.0, 50.0, 200.0, 500.0, 2000.0] {
+        for delay in [us(100), ms(1), ms(5), ms(20), ms(50), ms(150)] {
+            let path = Path::new(rate, delay);
+            let mut bulk = Bulk::new(path);
+            // As long as a path takes to be found out: twice the window of 65,535 segments is 2 Gbit/s at 150 ms.
+            bulk.run(40 * path.round_trip() + ms(2_000));
+            let share = bulk.run(25 * path.round_trip() + ms(2_000));
+            let queued = bulk.queued;
+            println!("{rate:6} Mbit/s {delay:8?}: {share:.3} of the rate, up to {queued:?} in the buffer");
+            assert!(share >= 0.95, "{rate} Mbit/s, {delay:?}: {share}");
+            // The window of 65,535 segments is smaller than the path only here.
+            let window_decides = rate * delay.as_secs_f64() > 250.0;
+            assert!(queued <= path.most_queued() || window_decides, "{rate} Mbit/s, {delay:?}: {queued:?}");
+        }
+    }
+}
+
+/// A TCP connection begins with ten packets and doubles that with every round trip. What it brings until then is never less because of us.
+#[test]
+fn the_beginning_is_no_slower_than_tcps() {
+    let path = Path::new(500.0, ms(50));
+    let mut bulk = Bulk::new(path);
+    bulk.run(path.round_trip());
+    let (mut tcp, mut window) = (0, 10 * 1376);
+    for round in 1..=9 {
+        bulk.run(path.round_trip());
+        tcp += window;
+        window *= 2;
+        assert!(bulk.received >= tcp, "round {round}: {} bytes, TCP's would be {tcp}", bulk.received);
+    }
+    assert!(bulk.run(path.round_trip()) > 0.95, "full after ten round trips");
+}
+
+/// What happens to a path while a transfer runs, how long it may cost, and what is left in the buffer after that.
+#[test]
+fn nothing_makes_it_collapse() {
+    for (rate, delay) in
+        [(2.0, ms(20)), (20.0, ms(5)), (20.0, ms(20)), (20.0, ms(100)), (200.0, ms(5)), (200.0, ms(100))]
+    {
+        let path = Path::new(rate, delay);
+        let mut bulk = Bulk::new(path);
+        let settle = |bulk: &mut Bulk, what: &str, within: Duration| {
+            bulk.run(within);
+            let most = bulk.path.most_queued() + bulk.path.grid * 3;
+            let share = bulk.run(ms(4_000));
+            println!("{rate} Mbit/s {delay:?}, {what}: {share:.3}, {:?}", bulk.queued);
+            assert!(share >= 0.93, "{rate} Mbit/s {delay:?}, {what}: {share}");
+            assert!(bulk.queued <= most, "{rate} Mbit/s {delay:?}, {what}: {:?} in the buffer", bulk.queued);
+        };
+        // A round trip, and how long what was on its way takes at a tenth of the rate.
+        let (round, long) = (path.round_trip(), ms(2_000) + 30 * path.round_trip());
+        settle(&mut bulk, "the beginning", long);
+        bulk.path.rate /= 10.0;
+        settle(&mut bulk, "a tenth of the rate", 2 * long + ms(8_000));
+        bulk.path.rate *= 10.0;
+        settle(&mut bulk, "all of the rate again", long);
+        bulk.path.delay *= 4;
+        settle(&mut bulk, "a path four times as long", 2 * long + 8 * round);
+        bulk.path.delay /= 4;
+        // A queue of ours is not told from a long path before the next look at the path.
+        settle(&mut bulk, "the short path again", ms(12_000) + long);
+        bulk.path.others = ms(100);
+        settle(&mut bulk, "others fill the buffer", 2 * long);
+        bulk.path.others = ms(0);
+        settle(&mut bulk, "the others have gone", ms(12_000) + long);
+        bulk.path.grid = ms(20);
+        settle(&mut bulk, "everything comes in bunches", ms(12_000) + long);
+        bulk.path.grid = ms(0);
+        settle(&mut bulk, "one by one again", ms(12_000) + long);
+        bulk.frozen_until = bulk.now + ms(1_000);
+        settle(&mut bulk, "a second of nothing", ms(1_000) + long);
+        bulk.pace = Some((1_000, ms(10)));
+        bulk.run(ms(30_000));
+        bulk.pace = None;
+        settle(&mut bulk, "after half a minute with little to say", long);
+    }
+}
