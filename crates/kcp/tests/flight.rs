@@ -64,6 +64,11 @@ struct Bulk {
     frozen_until: Instant,
 }
 
+fn arrived(packets: &mut VecDeque<(Instant, Vec<u8>)>, now: Instant) -> Option<Vec<u8>> {
+    packets.front().filter(|(at, _)| *at <= now)?;
+    packets.pop_front().map(|(_, packet)| packet)
+}
+
 impl Bulk {
     fn new(path: Path) -> Self {
         let now = Instant::now();
@@ -124,14 +129,14 @@ impl Bulk {
             let timers = [self.sender.poll_timeout(), self.receiver.poll_timeout(), self.pace.map(|_| self.next_word)];
             let Some(at) = next.chain(timers.into_iter().flatten()).min().filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
-            while let Some((_, packet)) = self.data.pop_front_if(|(at, _)| *at <= self.now) {
+            while let Some(packet) = arrived(&mut self.data, self.now) {
                 self.receiver.handle_packet(self.now, &packet).expect("our own");
                 while let Some(chunk) = self.receiver.peek() {
                     self.received += chunk.len() as u64;
                     self.receiver.consume();
                 }
             }
-            while let Some((_, packet)) = self.acks.pop_front_if(|(at, _)| *at <= self.now) {
+            while let Some(packet) = arrived(&mut self.acks, self.now) {
                 self.sender.handle_packet(self.now, &packet).expect("our own");
             }
             self.sender.handle_timeout(self.now);
