@@ -55,6 +55,43 @@ pub enum Command {
     Lilbastard(LilbastardArgs),
     /// Watch a transfer survive cut after cut, beside plain TCP that does not
     Demo(DemoArgs),
+    /// Measure how fast a session is, in turn with plain TCP
+    Bench(BenchArgs),
+}
+
+/// `bench`
+#[derive(Args, Debug)]
+#[command(after_help = "Here:        turbotunnel bench\n\
+    Over a path: turbotunnel bench --serve :7000     at the far end; it also listens one port above, for plain TCP\n             \
+    turbotunnel bench HOST:7000         at the near end")]
+pub struct BenchArgs {
+    /// The far end; without it one is started here
+    #[arg(value_name = "SERVER", conflicts_with = "serve")]
+    pub server: Option<String>,
+    /// Be the far end
+    #[arg(long, value_name = "LISTEN")]
+    pub serve: Option<String>,
+    /// What to measure; all of it if nothing is named
+    #[arg(long, value_name = "ROW", value_enum, value_delimiter = ',')]
+    pub rows: Vec<crate::bench::Row>,
+    /// Bytes that are moved each time
+    #[arg(long, value_name = "SIZE", value_parser = positive_size, default_value = "256MiB")]
+    pub size: u64,
+    /// How often each is measured, in turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// How many pings
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub pings: usize,
+    /// How long pings beside a transfer are counted
+    #[arg(long, value_name = "TIME", value_parser = positive_time, default_value = "3s")]
+    pub time: Duration,
+    /// How many streams at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub streams: u16,
+    /// Tell all values, as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `echo-server`

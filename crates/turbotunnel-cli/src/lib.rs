@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod args;
+pub mod bench;
 pub mod commands;
 mod demo;
 pub mod failure;

@@ -25,6 +25,8 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
         Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
+        Command::Bench(args) if args.serve.is_some() => many_threads()?.block_on(crate::bench::run(args, log)),
+        Command::Bench(args) => leave(one_thread()?, crate::bench::run(args, log)),
         Command::Demo(args) => leave(many_threads()?, crate::demo::run(args, log, random_seed()?)),
     }
 }
@@ -49,7 +51,7 @@ fn no_runtime(error: &io::Error) -> Failure {
 }
 
 /// The one place where the end of a session becomes an exit code. `consequence` is what it means here, one line.
-fn session_failure(error: &SessionError, server: &str, consequence: Option<&str>) -> Failure {
+pub(crate) fn session_failure(error: &SessionError, server: &str, consequence: Option<&str>) -> Failure {
     let with = |exit, text: String| {
         let text = match consequence {
             Some(consequence) => format!("{text}\n{consequence}"),

@@ -1,0 +1,178 @@
+//! The far end: does on each stream what its first nine bytes ask for, over TCP and over sessions alike.
+//!
+//! ```text
+//! u8 what, u64 n (little-endian)
+//!   'e'  send back whatever comes
+//!   'u'  take n bytes, then answer with one
+//!   'd'  send n bytes
+//!   'c'  answer with the CPU time this process has used, u64 microseconds
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use turbotunnel::{Config, Listener};
+
+use crate::address;
+use crate::failure::{Exit, Failure};
+use crate::log::Log;
+
+/// Moved at once.
+pub(super) const CHUNK: usize = 128 << 10;
+
+/// What is asked of the far end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    Echo,
+    Up(u64),
+    Down(u64),
+    Cpu,
+}
+
+impl Request {
+    pub(super) fn encode(self) -> [u8; 9] {
+        let (what, n) = match self {
+            Self::Echo => (b'e', 0),
+            Self::Up(n) => (b'u', n),
+            Self::Down(n) => (b'd', n),
+            Self::Cpu => (b'c', 0),
+        };
+        let mut bytes = [what; 9];
+        bytes[1..].copy_from_slice(&n.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: [u8; 9]) -> Option<Self> {
+        let [what, n @ ..] = bytes;
+        let n = u64::from_le_bytes(n);
+        Some(match what {
+            b'e' => Self::Echo,
+            b'u' => Self::Up(n),
+            b'd' => Self::Down(n),
+            b'c' => Self::Cpu,
+            _ => return None,
+        })
+    }
+}
+
+/// Serves until it is dropped. TCP listens one port above the sessions.
+pub(super) async fn serve(at: &str, log: &Log) -> Result<(), Failure> {
+    let tries = address::listen(at)?;
+    let at = tries.first().ok_or_else(|| Failure::new(Exit::Usage, "no address to listen on"))?;
+    let (listener, tcp) = bind(at).await.map_err(|error| Failure::cannot_listen(at, &error))?;
+    let shown = listener.local_addr().map_or_else(|_| at.clone(), |addr| addr.to_string());
+    log.info(format_args!("listening on tcp://{shown}, for turbotunnel bench; plain TCP one port above"));
+    let plain = async {
+        loop {
+            match tcp.accept().await {
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(answer(stream));
+                }
+                // Too many open files do not go away sooner.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let sessions = async {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    };
+    tokio::join!(plain, sessions);
+    Ok(())
+}
+
+/// Both ports. One that was given is taken, of free ones such a pair is looked for.
+async fn bind(at: &str) -> io::Result<(Listener, TcpListener)> {
+    let mut tries = if at.ends_with(":0") { 100 } else { 1 };
+    loop {
+        tries -= 1;
+        let listener = Listener::builder().config(generous()).bind(at).await?;
+        let above = above(listener.local_addr()?)?;
+        match TcpListener::bind(above).await {
+            Err(_) if tries > 0 => {}
+            other => return Ok((listener, other?)),
+        }
+    }
+}
+
+/// Where plain TCP listens.
+pub(super) fn above(addr: SocketAddr) -> io::Result<SocketAddr> {
+    let port = addr.port().checked_add(1).ok_or_else(|| io::Error::other("there is no port above"))?;
+    Ok(SocketAddr::new(addr.ip(), port))
+}
+
+/// As the default, for thousands of streams at once.
+pub(super) fn generous() -> Config {
+    let mut config = Config::default();
+    config.max_buffered = 64 << 20;
+    config
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        match Request::decode(head).ok_or(io::ErrorKind::InvalidData)? {
+            Request::Echo => {
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    let n = stream.read(&mut buffer).await?;
+                    if n == 0 {
+                        return stream.shutdown().await;
+                    }
+                    stream.write_all(&buffer[..n]).await?;
+                }
+            }
+            Request::Up(n) => {
+                take(&mut stream, n).await?;
+                stream.write_all(b"!").await?;
+            }
+            Request::Down(n) => give(&mut stream, n).await?,
+            Request::Cpu => {
+                let used = u64::try_from(cpu_time().as_micros()).unwrap_or(u64::MAX);
+                stream.write_all(&used.to_le_bytes()).await?;
+            }
+        }
+    }
+}
+
+/// Reads `n` bytes.
+pub(super) async fn take(stream: &mut (impl AsyncRead + Unpin), n: u64) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    let mut left = n;
+    while left > 0 {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left = left.saturating_sub(read as u64);
+    }
+    Ok(())
+}
+
+/// Writes `n` bytes.
+pub(super) async fn give(stream: &mut (impl AsyncWrite + Unpin), n: u64) -> io::Result<()> {
+    let buffer = vec![b'x'; CHUNK];
+    let mut left = n;
+    while left > 0 {
+        let part = left.min(CHUNK as u64) as usize;
+        stream.write_all(&buffer[..part]).await?;
+        left -= part as u64;
+    }
+    stream.flush().await
+}
+
+/// CPU time that this process has used, user and system. Zero where the system does not tell.
+pub(super) fn cpu_time() -> Duration {
+    // proc(5): fields 14 and 15, in clock ticks of 10 ms; the name in front may have spaces.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields: Vec<u64> = behind_name.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let ticks = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);
+    Duration::from_millis(ticks * 10)
+}

@@ -1,0 +1,217 @@
+//! `bench`: how fast a session is, in turn with plain TCP over the same path.
+//!
+//! Both do the same work between the same two processes, A B A B ..., so that whatever the machine or the path does meanwhile, it does to
+//! both; what is told are medians, and how far the values lie apart.
+
+mod far;
+mod rows;
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use serde::Serialize;
+use turbotunnel::Session;
+
+use crate::args::BenchArgs;
+use crate::failure::{Exit, Failure, reason};
+use crate::log::Log;
+use crate::{address, text};
+pub use rows::Row;
+use rows::{Load, Value, Way};
+
+/// Runs the bench, or the far end of one.
+///
+/// # Errors
+/// The far end cannot be reached or started, or does not do its part.
+pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
+    if let Some(at) = &args.serve {
+        return far::serve(at, log).await;
+    }
+    let far;
+    let server = match &args.server {
+        Some(server) => address::server(server)?,
+        None => {
+            far = Far::start().map_err(|error| failed("cannot start the far end", &error))?;
+            far.address.clone()
+        }
+    };
+    let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(&server).await;
+    let session = session.map_err(|error| crate::commands::session_failure(&error, &server, None))?;
+    let plain = plain_address(&server).await.map_err(|error| failed(&format!("cannot reach {server}"), &error))?;
+    let load = Load { size: args.size, pings: args.pings, time: args.time, streams: usize::from(args.streams) };
+    let rows: Vec<Row> = if args.rows.is_empty() { Row::ALL.to_vec() } else { args.rows.clone() };
+    let ways = [Way::Plain(plain), Way::Session(session.clone())];
+    let mut report = Report::new(args);
+    for row in rows {
+        for round in 0..args.rounds {
+            for (way, column) in ways.iter().zip(["plain TCP", "turbotunnel"]) {
+                let values = row.measure(way, &load).await;
+                let values = values.map_err(|error| failed(&format!("{row:?} over {column}"), &error))?;
+                log.detail(format_args!("{row:?} {column}, round {}: {values:?}", round + 1));
+                report.add(row, column, &values);
+            }
+        }
+        if !args.json {
+            print(&report.text(row))?;
+        }
+    }
+    report.resent = session.stats().tunnel.segments_resent;
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| failed("no JSON", &error.into()))?;
+        print(&(json + "\n"))?;
+    } else {
+        print(&format!("{} resent\n", text::count(report.resent, "packet")))?;
+    }
+    let _ = session.close().await;
+    Ok(())
+}
+
+fn failed(what: &str, error: &io::Error) -> Failure {
+    Failure::new(Exit::Unexpected, format!("{what}: {}", reason(error)))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    io::stdout().write_all(text.as_bytes()).map_err(|error| failed("cannot write standard output", &error))
+}
+
+/// Where the far end takes plain TCP: one port above.
+async fn plain_address(server: &str) -> io::Result<SocketAddr> {
+    let addr = tokio::net::lookup_host(server).await?.next().ok_or(io::ErrorKind::NotFound)?;
+    far::above(addr)
+}
+
+/// The far end, as a process of its own.
+struct Far {
+    child: Child,
+    address: String,
+}
+
+impl Far {
+    fn start() -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bench", "--serve", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut far = Self { child: command.spawn()?, address: String::new() };
+        let mut lines = BufReader::new(far.child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
+        let line = lines.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+        let address = line.split_once("tcp://").and_then(|(_, rest)| rest.split(',').next());
+        far.address = address.ok_or_else(|| io::Error::other(line.clone()))?.to_owned();
+        // Somebody has to read what it says, or it would wait.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(far)
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All values of all rounds.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    size: u64,
+    rounds: u32,
+    streams: usize,
+    rows: Vec<Measured>,
+    resent: u64,
+}
+
+/// One value of a row, in both columns.
+#[derive(Serialize)]
+struct Measured {
+    row: String,
+    value: &'static str,
+    plain: Vec<f64>,
+    turbotunnel: Vec<f64>,
+    /// Of the medians: ours to plain's.
+    ratio: f64,
+}
+
+impl Report {
+    fn new(args: &BenchArgs) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            size: args.size,
+            rounds: args.rounds,
+            streams: usize::from(args.streams),
+            rows: Vec::new(),
+            resent: 0,
+        }
+    }
+
+    fn add(&mut self, row: Row, column: &str, values: &[Value]) {
+        let name = name(row);
+        for value in values {
+            let at = self.rows.iter().position(|m| m.row == name && m.value == value.name).unwrap_or_else(|| {
+                let (plain, turbotunnel) = (Vec::new(), Vec::new());
+                self.rows.push(Measured { row: name.clone(), value: value.name, plain, turbotunnel, ratio: 0.0 });
+                self.rows.len() - 1
+            });
+            let measured = &mut self.rows[at];
+            let values = if column == "plain TCP" { &mut measured.plain } else { &mut measured.turbotunnel };
+            values.push(value.value);
+            measured.ratio = median(&measured.turbotunnel) / median(&measured.plain);
+        }
+    }
+
+    /// The lines of a row, with a heading before the first.
+    fn text(&self, row: Row) -> String {
+        let name = name(row);
+        let mut lines = String::new();
+        if self.rows.first().is_some_and(|first| first.row == name) {
+            lines += &format!("{:22} {:>20} {:>20} {:>7}\n", "", "plain TCP", "turbotunnel", "ratio");
+        }
+        for measured in self.rows.iter().filter(|measured| measured.row == name) {
+            let Measured { value, plain, turbotunnel, ratio, .. } = measured;
+            let label = format!("{name} {value}");
+            lines += &format!("{label:22} {:>20} {:>20} {ratio:7.2}\n", shown(value, plain), shown(value, turbotunnel));
+        }
+        lines
+    }
+}
+
+fn name(row: Row) -> String {
+    format!("{row:?}").to_lowercase()
+}
+
+/// The median, and half of what lies between the extremes.
+fn shown(name: &str, values: &[f64]) -> String {
+    let median = median(values);
+    let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), &v| (a.min(v), b.max(v)));
+    let spread = if median > 0.0 { (most - least) / median * 50.0 } else { 0.0 };
+    let value = match name {
+        "rate" => format!("{}/s", text::binary_size(median as u64)),
+        "p50" | "p95" | "p99" if median < 0.01 => format!("{:.0} us", median * 1e6),
+        "p50" | "p95" | "p99" | "first 5 %" => format!("{:.1} ms", median * 1e3),
+        _ => format!("{median:.2}"),
+    };
+    format!("{value} ±{spread:2.0} %")
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0]), 2.5);
+        assert_eq!(shown("rate", &[100.0 * 1048576.0, 90.0 * 1048576.0, 110.0 * 1048576.0]), "100 MiB/s ±10 %");
+        assert_eq!(shown("p50", &[0.000_020]), "20 us ± 0 %");
+    }
+}
