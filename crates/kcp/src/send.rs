@@ -506,7 +506,11 @@ impl Sender {
 
     /// The peer has room for `wnd` segments from `una` on. An edge once announced stays.
     pub(crate) fn on_window(&mut self, una: Sn, wnd: u16) {
-        let edge = una.plus(u32::from(wnd));
+        let mut edge = una.plus(u32::from(wnd));
+        if edge.distance_from(self.una) < 0 {
+            // Old news. From nearly half the circle ago it would look like news from far ahead.
+            edge = self.una;
+        }
         let moved = edge.distance_from(self.edge) > 0;
         if !self.edge_announced || moved {
             self.edge = edge;

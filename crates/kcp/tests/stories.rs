@@ -597,6 +597,27 @@ fn an_announced_edge_is_not_taken_back() {
     assert_eq!(kcp.room(), 100 * MSS, "a late packet does not close the window");
 }
 
+/// An old `una` is no mistake, and one from nearly half the circle ago is an old one. Its window once counted as the newest, and nothing
+/// was sent ever after.
+#[test]
+fn a_una_from_half_the_circle_ago_does_not_close_the_window() {
+    let now = Instant::now();
+    for una in [0x8000_0000, 0x8000_0001, 0xffff_0000] {
+        let mut kcp = Kcp::new(now, CONV, unbounded());
+        kcp.set_retransmission(Retransmission::TailProbe);
+        kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+        kcp.handle_packet(now, &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 100 * MSS, "{una:#x}");
+        // As the first words of a peer it opens nothing, and stands in the way of nothing.
+        let mut kcp = Kcp::new(now, CONV, unbounded());
+        kcp.set_retransmission(Retransmission::TailProbe);
+        kcp.handle_packet(now, &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 0, "{una:#x}");
+        kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 100 * MSS, "{una:#x}");
+    }
+}
+
 #[test]
 fn an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do() {
     let now = Instant::now();
