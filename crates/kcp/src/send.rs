@@ -517,7 +517,8 @@ impl Sender {
             self.edge_announced = true;
         }
         if moved {
-            self.probe.wanted = false;
+            // A window can move and be closed all the same: by data that was sent before the peer told it.
+            self.probe.wanted &= edge.distance_from(self.end()) <= 0;
             self.probe.due = None;
             self.probe.wait = WINDOW_PROBE_FIRST;
         }

@@ -618,6 +618,31 @@ fn a_una_from_half_the_circle_ago_does_not_close_the_window() {
     }
 }
 
+/// More was in flight than the window that the peer then told: it moves with each `una` and stays closed. Who waited for room once
+/// went without questions from the first such move on.
+#[test]
+fn a_window_that_moves_and_stays_closed_is_still_asked_after() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.write(&pattern(32 * MSS));
+    said(&mut kcp, now);
+    let closed = |una| {
+        let mut packet = segment(Command::Ack, una - 1, una, b"");
+        packet[6..8].copy_from_slice(&0_u16.to_le_bytes());
+        packet
+    };
+    kcp.handle_packet(now, &closed(2)).expect("well formed");
+    assert_eq!(kcp.write(b"waits"), 0);
+    kcp.handle_packet(now, &closed(10)).expect("well formed");
+    kcp.handle_packet(now, &closed(32)).expect("well formed");
+    assert!(kcp.all_acknowledged());
+    let due = kcp.poll_timeout().expect("the update may get lost");
+    assert_eq!(due, now + ms(500));
+    kcp.handle_timeout(due);
+    assert_eq!(said(&mut kcp, due).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+}
+
 #[test]
 fn an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do() {
     let now = Instant::now();
