@@ -66,7 +66,7 @@ impl Mux {
     fn take_in(&mut self, now: Instant, mut bytes: &[u8]) -> Result<(), ProtocolError> {
         let version = self.config.version;
         loop {
-            if self.input.left > 0 {
+            if self.input.left > 0 && !bytes.is_empty() {
                 let part = bytes.len().min(self.input.left);
                 self.on_payload(now, &bytes[..part]);
                 self.input.left -= part;
@@ -123,7 +123,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Part of the data frame at hand.
+    /// Part of the data frame at hand, not empty.
     #[inline]
     fn on_payload(&mut self, now: Instant, bytes: &[u8]) {
         let sizing = self.sizing(self.recv_allocated);
@@ -145,7 +145,7 @@ impl Mux {
         if let Hold::QuietSince(since) = &mut stream.hold {
             *since = self.quiet_clock.moment(now);
         }
-        if std::mem::take(&mut stream.wants_read) && count > 0 {
+        if std::mem::take(&mut stream.wants_read) {
             self.events.push_back(Event::Readable(stream.id));
         }
     }

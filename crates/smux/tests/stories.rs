@@ -532,6 +532,25 @@ fn full_and_empty_are_told_once() {
     assert_eq!(pair.server.read(pair.now, id, &mut []), Ok(Some(0)));
 }
 
+/// A segment of a Go peer can end anywhere, and so just behind the header of a data frame. That a reader waits was once forgotten then,
+/// and it slept on whatever came.
+#[test]
+fn a_piece_that_ends_with_a_header_does_not_swallow_the_news() {
+    let bytes = [frame(Psh, 3, b"abc"), frame(Psh, 3, b"def")].concat();
+    for cut in 1..bytes.len() {
+        let mut pair = Pair::new(Config::default());
+        let id = pair.open();
+        events(&mut pair.server);
+        assert_eq!(pair.server.read(pair.now, id, &mut [0; 10]), Ok(None));
+        let mut told = Vec::new();
+        for piece in [&bytes[..cut], &bytes[cut..]] {
+            pair.server.handle_bytes(pair.now, piece).expect("data");
+            told.extend(events(&mut pair.server));
+        }
+        assert_eq!(told, [Event::Readable(id)], "cut at {cut}");
+    }
+}
+
 /// A peer takes up an id that the application closes once more, from its former life.
 #[test]
 fn a_stream_closed_before_it_was_accepted_is_not_offered() {
