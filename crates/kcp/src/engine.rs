@@ -125,13 +125,16 @@ impl Kcp {
                 }
             }
         }
+        if !heard {
+            return Ok(false);
+        }
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
         self.stats.buffers_allocated = self.pool.allocated();
         // A carrier that was given up can still bring late packets; they tell nothing about the next one.
-        if heard && !self.suspended {
+        if !self.suspended {
             self.learning = false;
         }
-        Ok(heard)
+        Ok(true)
     }
 
     /// Whether a segment may have an effect; counts it if not.

@@ -674,6 +674,22 @@ fn a_packet_of_which_nothing_can_be_is_told_apart() {
     assert_eq!(kcp.handle_packet(now, &segment(Command::Push, 0, 0, b"x")), Ok(true), "again, as if the ACK was lost");
 }
 
+/// The peer's window is smaller than what was written before its first word, so sending fills it.
+#[test]
+fn a_packet_of_which_nothing_can_be_starts_no_timer() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(20 * MSS));
+    let mut first = segment(Command::Wins, 0, 0, b"");
+    first[6..8].copy_from_slice(&[15, 0]);
+    assert_eq!(kcp.handle_packet(now, &first), Ok(true), "a window of 15");
+    assert_eq!(said(&mut kcp, now).len(), 15);
+    let before = kcp.poll_timeout();
+    let later = now + ms(1);
+    assert_eq!(kcp.handle_packet(later, &segment(Command::Wins, 0, 16, b"")), Ok(false));
+    assert_eq!(kcp.poll_timeout(), before);
+}
+
 #[test]
 fn an_empty_push_is_never_acknowledged() {
     let now = Instant::now();
