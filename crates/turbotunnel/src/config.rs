@@ -21,7 +21,7 @@ pub struct Config {
     /// A stream whose reader keeps up gets a window of up to so many bytes. Default 8 MiB.
     pub max_stream_window: u32,
     /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 16 MiB. Beyond it the session
-    /// takes in nothing until somebody reads.
+    /// takes in nothing until somebody reads, or it ends.
     pub max_buffered: usize,
     /// Written bytes waiting to be sent, of each stream. Default 256 KiB.
     pub send_buffer: usize,

@@ -76,6 +76,8 @@ pub(crate) struct Engine {
     failed: bool,
     /// Every stream is finished; no FIN is held back.
     closing: bool,
+    /// Nothing more comes.
+    over: bool,
     events: VecDeque<EngineEvent>,
     srtt: Option<Duration>,
     /// Segments that a Go program is told to have in flight at most.
@@ -134,6 +136,7 @@ impl Engine {
             held_fins: VecDeque::new(),
             failed: false,
             closing: false,
+            over: false,
             events: VecDeque::new(),
             srtt: None,
             go_window: GO_QUEUE,
@@ -266,10 +269,18 @@ impl Engine {
         Ok(Some(received))
     }
 
+    /// The session is over: everything that has arrived is for the streams, whether or not they have room. It has been acknowledged, and nothing more
+    /// comes.
+    pub(crate) fn take_in_rest(&mut self, now: Instant) {
+        self.over = true;
+        // A mistake in it is nobody's concern any more; what is before it can be read.
+        let _ = self.pass_up(now);
+    }
+
     /// Moves bytes in order from KCP to smux, as far as smux has room. What stays closes KCP's window. A protocol error is told once.
     fn pass_up(&mut self, now: Instant) -> Result<(), SessionError> {
         let mut result = Ok(());
-        while !self.failed && self.mux.has_room() {
+        while !self.failed && (self.over || self.mux.has_room()) {
             let Some(chunk) = self.kcp.peek() else { break };
             result = self.mux.handle_bytes(now, chunk);
             self.failed = result.is_err();

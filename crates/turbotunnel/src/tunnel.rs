@@ -279,7 +279,7 @@ impl Tunnel {
             }
             Ok(None) => false,
             Err(error) => {
-                self.fail(error);
+                self.fail(now, error);
                 false
             }
         }
@@ -343,7 +343,7 @@ impl Tunnel {
                     return false;
                 }
                 self.learn(now, id, una);
-                self.end(SessionError::ClosedByPeer(reason));
+                self.end(now, SessionError::ClosedByPeer(reason));
                 true
             }
             Control::Unknown { .. } if self.path.is_client() => {
@@ -520,7 +520,7 @@ impl Tunnel {
         self.path.handle_timeout(now, self.engine.kcp().una());
         if self.close_deadline().is_some_and(|at| now >= at) {
             let unacknowledged = self.engine.kcp().in_flight();
-            self.end(SessionError::ClosedUnacknowledged { unacknowledged });
+            self.end(now, SessionError::ClosedUnacknowledged { unacknowledged });
         }
         self.advance(now);
     }
@@ -567,7 +567,7 @@ impl Tunnel {
         match change {
             Change::Attached(id) => self.attached(now, id),
             Change::Detached { why: CarrierEnd::BadPacket, .. } if self.config.fail_fast && !self.heard => {
-                self.end(SessionError::NotAPeer);
+                self.end(now, SessionError::NotAPeer);
             }
             Change::Detached { id, why, age, in_doubt } => {
                 self.stats.cuts += 1;
@@ -585,14 +585,16 @@ impl Tunnel {
                 self.contact_lost.get_or_insert(now);
                 self.events.push_back(Event::DialFailed { id, next_in });
                 if self.config.fail_fast && self.stats.carriers == 0 {
-                    self.end(SessionError::NeverConnected("the dial failed".to_owned()));
+                    self.end(now, SessionError::NeverConnected("the dial failed".to_owned()));
                 }
             }
             Change::Probe(id) => self.probe(now, id),
-            Change::Unknown => self.end(SessionError::Unknown),
-            Change::Expired if self.heard => self.end(SessionError::GaveUp(self.path.time_to_live())),
-            Change::Expired if self.stranger => self.end(SessionError::NotAPeer),
-            Change::Expired => self.end(SessionError::NeverConnected("no answer within the time to live".to_owned())),
+            Change::Unknown => self.end(now, SessionError::Unknown),
+            Change::Expired if self.heard => self.end(now, SessionError::GaveUp(self.path.time_to_live())),
+            Change::Expired if self.stranger => self.end(now, SessionError::NotAPeer),
+            Change::Expired => {
+                self.end(now, SessionError::NeverConnected("no answer within the time to live".to_owned()));
+            }
         }
     }
 
@@ -679,33 +681,39 @@ impl Tunnel {
             return false;
         }
         self.say_bye(ByeReason::Done);
-        self.end(SessionError::Closed);
+        self.end(now, SessionError::Closed);
         true
     }
 
-    /// Ends the session at once with [`SessionError::Aborted`]: nothing more is sent but a BYE. For a program that goes away.
+    /// Ends the session at once with [`SessionError::Aborted`]: nothing more is sent but a BYE. For a program that goes away: what has arrived and
+    /// found no room yet ([`Config::max_buffered`]) may stay unread.
     pub fn abort(&mut self) {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Shutdown);
-            self.end(SessionError::Aborted);
+            self.end_at_once(SessionError::Aborted);
         }
     }
 
     /// The peer broke the protocol: nothing more can be understood.
-    fn fail(&mut self, error: SessionError) {
+    fn fail(&mut self, now: Instant, error: SessionError) {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Protocol);
-            self.end(error);
+            self.end(now, error);
         }
     }
 
-    fn end(&mut self, error: SessionError) {
+    fn end(&mut self, now: Instant, error: SessionError) {
+        self.engine.take_in_rest(now);
+        self.end_at_once(error);
+    }
+
+    fn end_at_once(&mut self, error: SessionError) {
         self.path.stop();
         self.ended = Some(error.clone());
         self.events.push_back(Event::Ended(error));
     }
 
-    /// Why the session is over, if it is. Buffered data can still be read.
+    /// Why the session is over, if it is. What has arrived can still be read.
     #[must_use]
     pub fn ended(&self) -> Option<&SessionError> {
         self.ended.as_ref()
@@ -751,7 +759,7 @@ impl Tunnel {
     pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamFailure> {
         let (read, session) = self.engine.read(now, id, buf);
         if let Err(error) = session {
-            self.fail(error);
+            self.fail(now, error);
         }
         let read = read?;
         if read.is_none() {
@@ -775,7 +783,7 @@ impl Tunnel {
     /// The application lets go of the stream: what was written is still sent, what comes is thrown away.
     pub fn close_stream(&mut self, now: Instant, id: StreamId) {
         if let Err(error) = self.engine.close_stream(now, id) {
-            self.fail(error);
+            self.fail(now, error);
         }
         self.advance(now);
     }

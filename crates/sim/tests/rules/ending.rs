@@ -69,6 +69,25 @@ fn a_bye_discards_no_unread_data() {
     sim.run_until(secs(60), |sim| sim.server_app().is_done());
 }
 
+/// Much more has arrived than an application that does not read has room for, streams mixed. Everything was acknowledged, so all of it can be read
+/// when the session is over, in whatever order.
+#[test]
+fn the_end_makes_room_for_what_has_arrived() {
+    let stopped = Reading::Stops { after: 0, pause: secs(1_000) };
+    let mut sim = Sim::new("the_end_makes_room_for_what_has_arrived")
+        .link(Link::new(ms(10)))
+        .server_config(|config| config.max_buffered = 10_000)
+        .traffic(Traffic::upload(50_000).server_reads(stopped))
+        .traffic(Traffic::upload(50_000).server_reads(stopped));
+    sim.run_for(ms(200));
+    sim.with(Side::Client, |client, now| client.close(now));
+    assert_eq!(sim.run_until_ended(secs(60)), SessionError::Closed);
+    sim.run_until(secs(60), |sim| sim.server_session().is_some_and(|server| server.ended().is_some()));
+    sim.run_for(ms(50));
+    assert_eq!(sim.server_app().failure(), None);
+    assert!(sim.server_app().is_done(), "{} bytes were read", sim.server_app().received());
+}
+
 /// `Delivered` means that the peer's engine has all of the stream: its application gets it even if nobody is ever heard again.
 #[test]
 fn delivered_means_acknowledged() {
