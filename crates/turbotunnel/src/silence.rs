@@ -10,6 +10,8 @@
 //! asked, packets but no answer   dead after max(2.5 s, 4 srtt)
 //! ```
 //!
+//! Never does it take more than a quarter of the time to live, or a round trip that was measured over a sleep would leave no time for another carrier.
+//!
 //! An answer is what the peer can send only because it hears us: an acknowledgement, a PONG, a WINS. Other packets show that one
 //! direction lives; ours may be dead all the same, or the answer wait behind bulk data.
 //!
@@ -138,7 +140,8 @@ impl Silence {
         if let Some(probed) = self.probed {
             let round_trips = self.srtt.map_or(PATIENCE, |srtt| srtt * 4);
             let patience = if self.heard > probed { ONE_WAY_PATIENCE } else { PATIENCE }.max(round_trips);
-            let dead = probed + patience * self.factor;
+            let most = (self.time_to_live / 4).max(ONE_WAY_PATIENCE * self.factor);
+            let dead = probed + (patience * self.factor).min(most);
             let again = self.asked + PATIENCE;
             return Some(if self.factor > 1 && again < dead { (again, Verdict::Probe) } else { (dead, Verdict::Dead) });
         }
@@ -229,6 +232,14 @@ mod tests {
         silence.srtt = Some(secs(2));
         silence.owed(start, Owed { in_flight: true, expecting: true });
         assert_eq!(run(&mut silence, start, secs(60), false), (vec![1], Some(9)));
+    }
+
+    #[test]
+    fn an_estimate_that_slept_does_not_outwait_the_session() {
+        let (start, mut silence) = start();
+        silence.srtt = Some(secs(60));
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(120), false), (vec![1], Some(31)));
     }
 
     #[test]

@@ -49,6 +49,22 @@ fn a_carrier_that_takes_nothing_is_silent_too() {
     }
 }
 
+/// A lid is closed over the very first answer. What is measured when it is opened is no round trip, and the connection has died meanwhile: there has to
+/// be time left to find that out.
+#[test]
+fn a_sleep_taken_for_a_round_trip_does_not_outwait_the_session() {
+    let mut sim = Sim::new("a_sleep_taken_for_a_round_trip_does_not_outwait_the_session")
+        .link(Link::new(ms(20)))
+        .traffic(Traffic::upload(10_000).starts_at(secs(80)));
+    sim.run_for(ms(50));
+    sim.sleep(Side::Client, secs(70));
+    sim.run_for(secs(71));
+    assert!(sim.client_stats().srtt.is_some_and(|srtt| srtt >= secs(40)), "{:?}", sim.client_stats());
+    sim.strike(How::Stall);
+    let took = sim.run_until_done(secs(80 + 40)) - secs(80);
+    assert!(took <= secs(32), "{took:?}");
+}
+
 /// Nothing is in flight towards a server that does not read, so nothing is missed when the connection dies. Its window is asked for all the same.
 #[test]
 fn a_stall_while_the_window_is_closed_is_noticed() {
