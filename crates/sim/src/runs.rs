@@ -13,6 +13,9 @@ use crate::shrink::shrink;
 /// Runs that are spent on making a failure smaller.
 const SHRINK_RUNS: usize = 3_000;
 
+/// Runs after which a word is said.
+const MILESTONE: usize = 1_000;
+
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
@@ -50,7 +53,7 @@ impl Totals {
     }
 }
 
-/// `SIM_SEED` alone if it is set, else `0..count`, `SIM_TIMES` times as many.
+/// `SIM_SEED` alone if it is set, else `count` of them, or `SIM_TIMES` times as many, from 0 on, or from `SIM_FROM`: a long run can be had in parts.
 ///
 /// # Panics
 ///
@@ -58,7 +61,9 @@ impl Totals {
 #[must_use]
 pub fn seeds(count: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    number("SIM_SEED").map_or_else(|| (0..count * number("SIM_TIMES").unwrap_or(1)).collect(), |seed| vec![seed])
+    let from = number("SIM_FROM").unwrap_or(0);
+    let all = || (from..from + count * number("SIM_TIMES").unwrap_or(1)).collect();
+    number("SIM_SEED").map_or_else(all, |seed| vec![seed])
 }
 
 /// Plays the script of each seed, on all cores. A single one is played in this thread, with all its noise.
@@ -77,7 +82,12 @@ pub fn play_all(name: &str, seeds: &[u64], script: impl Fn(u64) -> Script + Sync
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(&seed) = seeds.get(index) else { break };
+                    if index > 0 && index.is_multiple_of(MILESTONE) {
+                        eprintln!("{name}: {index} of {}", seeds.len());
+                    }
                     match quietly(|| script(seed).run(name)) {
                         Ok(outcome) => totals.lock().unwrap_or_else(PoisonError::into_inner).add(seed, &outcome),
                         Err(why) => {
