@@ -1,6 +1,6 @@
 //! Two engines back to back: how many bytes per second KCP alone can move, both ends and all copies included.
 //!
-//! `cargo run --release -p turbotunnel-kcp --example loopback [GIBIBYTES]`
+//! `cargo run --release -p turbotunnel-kcp --example kcp_loopback [GIBIBYTES]`
 
 use std::time::Instant;
 
