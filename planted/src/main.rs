@@ -17,8 +17,14 @@ use std::{fs, io};
 
 use turbotunnel_planted::{FAULTS, Fault, Test};
 
-/// A test that takes longer, built or not, hangs.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// A test that takes longer hangs. (Most take a second.)
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a build may take.
+const BUILD_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Address space of a test, KiB: some faults make memory grow without end, and the machine is not theirs.
+const MEMORY: &str = "4194304";
 
 /// What became of a planted fault.
 enum Verdict {
@@ -131,7 +137,11 @@ impl Garden {
 
     /// Whether that went well (`None`: it came to no end), and what was said.
     fn cargo(&self, test: &Test, more: &[&str]) -> io::Result<(Option<bool>, String)> {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // A build may take what it needs.
+        let (limit, patience) = if more.contains(&"--no-run") { ("", BUILD_PATIENCE) } else { (MEMORY, PATIENCE) };
+        let mut cargo = Command::new("sh");
+        cargo.args(["-c", "[ -z \"$0\" ] || ulimit -v \"$0\"; exec \"$@\"", limit]);
+        cargo.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env_remove("SIM_SEED");
         cargo.args(["test", "--quiet", "--offline", "--package", test.package]);
         if test.target == "lib" {
@@ -149,7 +159,7 @@ impl Garden {
         let status = loop {
             match child.try_wait()? {
                 Some(status) => break Some(status),
-                None if began.elapsed() > PATIENCE => break None,
+                None if began.elapsed() > patience => break None,
                 None => std::thread::sleep(Duration::from_millis(50)),
             }
         };
