@@ -9,7 +9,6 @@
 //!
 //! It works in a copy of the tree under `target/planted`, so a run that is broken off leaves nothing in the source.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -139,8 +138,10 @@ impl Garden {
     fn cargo(&self, test: &Test, more: &[&str]) -> io::Result<(Option<bool>, String)> {
         // A build may take what it needs.
         let (limit, patience) = if more.contains(&"--no-run") { ("", BUILD_PATIENCE) } else { (MEMORY, PATIENCE) };
-        let mut cargo = Command::new("sh");
-        cargo.args(["-c", "[ -z \"$0\" ] || ulimit -v \"$0\"; exec \"$@\"", limit]);
+        // `timeout` ends cargo and the test, which is cargo's child, with all that they started.
+        let mut cargo = Command::new("timeout");
+        cargo.args(["--signal=KILL", &patience.as_secs().to_string()]);
+        cargo.args(["sh", "-c", "[ -z \"$0\" ] || ulimit -v \"$0\"; exec \"$@\"", limit]);
         cargo.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env_remove("SIM_SEED");
         cargo.args(["test", "--quiet", "--offline", "--package", test.package]);
@@ -154,22 +155,11 @@ impl Garden {
         let log = self.target.join("planted.log");
         fs::create_dir_all(&self.target)?;
         let file = fs::File::create(&log)?;
-        let mut child = cargo.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0).spawn()?;
         let began = Instant::now();
-        let status = loop {
-            match child.try_wait()? {
-                Some(status) => break Some(status),
-                None if began.elapsed() > patience => break None,
-                None => std::thread::sleep(Duration::from_millis(50)),
-            }
-        };
+        let status = cargo.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).status()?;
+        let ended = began.elapsed() < patience;
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-        if status.is_none() {
-            // The test is cargo's child; both are in a group of their own.
-            Command::new("kill").args(["-s", "KILL", &format!("-{}", child.id())]).status()?;
-            child.wait()?;
-        }
-        Ok((status.map(|status| status.success()), text))
+        Ok((ended.then_some(status.success()), text))
     }
 
     fn run(&self, test: &Test) -> io::Result<Verdict> {

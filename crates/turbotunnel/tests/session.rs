@@ -92,7 +92,8 @@ async fn a_writer_waits_for_a_reader_that_does_not_read() {
         server.read_to_end(&mut got).await.unwrap();
         got
     });
-    client.write_all(&sent[taken..]).await.unwrap();
+    let writing = client.write_all(&sent[taken..]);
+    tokio::time::timeout(Duration::from_secs(60), writing).await.expect("the writer is woken").unwrap();
     client.shutdown().await.unwrap();
     assert!(reader.await.unwrap() == sent);
 }
