@@ -373,7 +373,7 @@ pub const FAULTS: &[Fault] = &[
         file: TUNNEL,
         right: "                if received.answer {",
         wrong: "                if received.answer || !received.progress() || received.data {",
-        test: rule("silence::silence_is_noticed_within_four_seconds"),
+        test: rule("silence::silence_of_a_go_server_is_noticed_within_eight_seconds"),
     },
     Fault {
         name: "only one dial at a time",
