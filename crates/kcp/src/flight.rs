@@ -27,8 +27,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sn::Sn;
-
 /// Less would leave nothing to be acknowledged together.
 const LEAST: usize = 4 * 1400;
 /// Beyond every path, and far from where sums could overflow.
@@ -65,10 +63,10 @@ pub(crate) struct Acknowledged {
     pub(crate) bytes: usize,
     /// Of the segment sent last, if it is known.
     pub(crate) round_trip: Option<Duration>,
-    /// The peer has all below this.
-    pub(crate) una: Sn,
-    /// The next number to be sent.
-    pub(crate) nxt: Sn,
+    /// Of the transmissions, which are counted from the beginning: those below this have arrived, as far as is known.
+    pub(crate) order: u64,
+    /// The next one.
+    pub(crate) next: u64,
     /// Bytes still on their way.
     pub(crate) flying: usize,
 }
@@ -90,17 +88,18 @@ pub(crate) struct Flight {
 
     // The round at hand.
     began: Instant,
-    ends: Sn,
+    /// When the transmissions below this have arrived.
+    ends: u64,
     delivered: u64,
     shortest: Option<Duration>,
     /// There was too little to send for a while.
     idle: bool,
-    /// All below this was sent before or while there was too little to send.
-    idle_before: Option<Sn>,
+    /// The transmissions below this were made before or while there was too little to send.
+    idle_before: Option<u64>,
 }
 
 impl Flight {
-    pub(crate) fn new(now: Instant, nxt: Sn, initial: usize) -> Self {
+    pub(crate) fn new(now: Instant, next: u64, initial: usize) -> Self {
         Self {
             state: State::Search { best: 0, without_growth: 0 },
             initial,
@@ -112,7 +111,7 @@ impl Flight {
             contradicted: 0,
             growing: (0, 0, 0),
             began: now,
-            ends: nxt,
+            ends: next,
             delivered: 0,
             shortest: None,
             idle: false,
@@ -126,17 +125,17 @@ impl Flight {
     }
 
     /// Nothing is on its way, and something is sent now.
-    pub(crate) fn on_first_sent(&mut self, now: Instant, nxt: Sn) {
+    pub(crate) fn on_first_sent(&mut self, now: Instant, next: u64) {
         // A round in which there was always more to send goes on, also when all was acknowledged at once.
         if self.idle {
-            self.begin_round(now, nxt);
+            self.begin_round(now, next);
         }
     }
 
     /// More could be on its way, but there is nothing more to send.
-    pub(crate) fn on_idle(&mut self, nxt: Sn) {
+    pub(crate) fn on_idle(&mut self, next: u64) {
         self.idle = true;
-        self.idle_before = Some(nxt);
+        self.idle_before = Some(next);
     }
 
     pub(crate) fn on_acknowledged(&mut self, now: Instant, news: Acknowledged) {
@@ -155,20 +154,20 @@ impl Flight {
                 self.update_limit();
             }
         }
-        if self.idle_before.is_some_and(|before| news.una.distance_from(before) >= 0) {
+        if self.idle_before.is_some_and(|before| news.order >= before) {
             self.idle_before = None;
         }
         let elapsed = now.saturating_duration_since(self.began);
-        if news.una.distance_from(self.ends) >= 0 && elapsed >= SHORTEST_ROUND {
+        if news.order >= self.ends && elapsed >= SHORTEST_ROUND {
             self.end_round(now, elapsed, news);
-            self.begin_round(now, news.nxt);
+            self.begin_round(now, news.next);
             self.update_limit();
         }
     }
 
-    fn begin_round(&mut self, now: Instant, nxt: Sn) {
+    fn begin_round(&mut self, now: Instant, next: u64) {
         self.began = now;
-        self.ends = nxt;
+        self.ends = next;
         self.delivered = 0;
         self.shortest = None;
         self.idle = self.idle_before.is_some();

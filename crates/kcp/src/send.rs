@@ -85,6 +85,8 @@ pub(crate) struct Progress {
     bytes: usize,
     /// Flying before the packet.
     flying: usize,
+    /// The last of the segments' transmissions, and one.
+    order: u64,
     /// Latest transmission known to have arrived.
     proven: Option<u64>,
     /// When the last segment was sent of which a round trip can be told.
@@ -198,7 +200,7 @@ impl Sender {
             edge_announced: false,
             probe: WindowProbe { wanted: false, due: None, wait: WINDOW_PROBE_FIRST },
             congestion: Congestion::new(),
-            flight: Flight::new(now, una, config.initial_flight),
+            flight: Flight::new(now, 0, config.initial_flight),
             initial_flight: config.initial_flight,
             recovered: 0,
             backoff: 0,
@@ -388,7 +390,7 @@ impl Sender {
     /// Nothing is to be sent now.
     pub(crate) fn on_idle(&mut self) {
         if self.mode == Retransmission::TailProbe && !self.is_full() {
-            self.flight.on_idle(self.nxt());
+            self.flight.on_idle(self.next_order());
         }
     }
 
@@ -403,12 +405,12 @@ impl Sender {
 
     /// The segment that `due` gave goes out now.
     pub(crate) fn on_sent(&mut self, now: Instant, ts: Ts, index: usize, stats: &mut Stats) -> Sn {
-        let sn = self.at(index);
+        let (sn, order) = (self.at(index), self.next_order());
         if self.flying() == 0 {
             // A clock that ran while nothing was on its way says nothing about the peer.
             self.acknowledged_at = now;
             self.una_moved_at = now;
-            self.flight.on_first_sent(now, self.nxt());
+            self.flight.on_first_sent(now, order);
         }
         let slot = &mut self.slots[index];
         let bytes = slot.payload.len() as u64;
@@ -439,10 +441,15 @@ impl Sender {
         slot.state = State::Flying;
         slot.sent_at = now;
         slot.ts = ts;
-        slot.order = self.log_base + self.log.len() as u64;
+        slot.order = order;
         self.log.push_back(sn);
         self.bound_log();
         sn
+    }
+
+    /// The number of the next transmission, counted from the beginning.
+    fn next_order(&self) -> u64 {
+        self.log_base + self.log.len() as u64
     }
 
     // Acknowledgements.
@@ -481,6 +488,7 @@ impl Sender {
                     progress.count += 1;
                     progress.bytes += slot.payload.len() + HEADER_LEN;
                     self.flying_bytes -= slot.payload.len() + HEADER_LEN;
+                    progress.order = progress.order.max(slot.order + 1);
                     if slot.once {
                         progress.proven = progress.proven.max(Some(slot.order));
                         progress.sample = Some(slot.sent_at);
@@ -555,6 +563,7 @@ impl Sender {
         progress.bytes += bytes;
         if slot.state == State::Flying {
             self.flying_bytes -= bytes;
+            progress.order = progress.order.max(slot.order + 1);
         }
         slot.state = State::Acknowledged;
         pool.put(std::mem::take(&mut slot.payload));
@@ -576,8 +585,8 @@ impl Sender {
                     let news = Acknowledged {
                         bytes: progress.bytes,
                         round_trip: progress.sample.map(|sent_at| now.saturating_duration_since(sent_at)),
-                        una: self.una,
-                        nxt: self.nxt(),
+                        order: progress.order,
+                        next: self.next_order(),
                         flying: self.flying_bytes,
                     };
                     self.flight.on_acknowledged(now, news);
@@ -808,7 +817,7 @@ impl Sender {
             }
         }
         self.congestion = Congestion::new();
-        self.flight = Flight::new(now, self.nxt(), self.initial_flight);
+        self.flight = Flight::new(now, self.next_order(), self.initial_flight);
         self.recovered = self.log_base;
         self.backoff = 0;
         self.una_moved_at = now;

@@ -67,6 +67,23 @@ fn the_rest_goes_again_at_once_when_una_is_known() {
     assert!(pushes.iter().all(|at| *at == answered + ms(50)), "answered at {answered:?}, sent at {pushes:?}");
 }
 
+/// 200 Mbit/s, 100 ms, a cut each second: dialling and learning una take two round trips, and what was on its way goes again. What is left is two
+/// thirds, not what the smallest flight brings in its round trips.
+#[test]
+fn a_cut_every_second_leaves_two_thirds_of_the_rate() {
+    let took = |cut: bool| {
+        let mut sim = Sim::new("a_cut_every_second_leaves_two_thirds_of_the_rate")
+            .link(Link::new(ms(50)).rate(24 * MIB).capacity(4 << 20))
+            .traffic(Traffic::download(100 * MIB));
+        if cut {
+            sim = sim.every(secs(1), How::Rst);
+        }
+        sim.run_until_done(secs(100))
+    };
+    let (uncut, cut) = (took(false), took(true));
+    assert!(cut <= uncut * 3 / 2, "{cut:?}, and {uncut:?} without cuts");
+}
+
 /// The seed's sorest spot: carriers that die before any acknowledgement comes home. As una is told first, each brings new data.
 #[test]
 fn carriers_that_all_die_after_20_kb_still_make_progress() {
