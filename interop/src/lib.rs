@@ -14,6 +14,7 @@
 pub mod noise;
 pub mod pattern;
 pub mod peers;
+pub mod random;
 pub mod runner;
 
 /// How many bytes a transfer of a test has: `TURBOTUNNEL_INTEROP_BYTES`, a number with or without `KiB`, `MiB` or `GiB`

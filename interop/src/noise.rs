@@ -13,6 +13,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::random::Random;
+
 /// A running relay; dropped, it takes no more connections.
 #[derive(Debug)]
 pub struct Noise {
@@ -75,18 +77,6 @@ impl Quota {
     }
 }
 
-/// A splitmix64 generator.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
 /// Moves packets until either side ends. The first `preamble` bytes, the session id, pass as they are.
 async fn pump(
     from: OwnedReadHalf,
@@ -104,7 +94,7 @@ async fn pump(
         packet.resize(usize::from(length), 0);
         from.read_exact(&mut packet).await?;
         if quota.take() {
-            let bytes: Vec<u8> = (0..random.next() % 24).map(|_| random.next() as u8).collect();
+            let bytes: Vec<u8> = (0..random.number() % 24).map(|_| random.number() as u8).collect();
             to.write_u16(bytes.len() as u16).await?;
             to.write_all(&bytes).await?;
         }
