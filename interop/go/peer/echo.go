@@ -5,68 +5,20 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
 
-	"github.com/xtaci/kcp-go/v5"
 	"github.com/xtaci/smux"
 )
 
 func echoServer(s settings, addr string, whileStdin bool) error {
-	tcp, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	listener, err := kcp.ServeConn(nil, 0, 0, newHub(tcp, s.queue))
-	if err != nil {
-		return err
-	}
-	fmt.Printf("listening %v\n", tcp.Addr())
-	failed := make(chan error, 1)
-	go func() {
-		for {
-			conn, err := listener.AcceptKCP()
-			if err != nil {
-				failed <- err
-				return
-			}
-			s.tune(conn)
-			go echoSession(s, conn)
-		}
-	}()
-	if whileStdin {
-		go func() {
-			_, err := io.Copy(io.Discard, os.Stdin)
-			failed <- err
-		}()
-	}
-	return <-failed
-}
-
-func echoSession(s settings, conn *kcp.UDPSession) {
-	defer conn.Close()
-	log.Printf("session %v: begin", conn.RemoteAddr())
-	tap := newTap(conn, s.fin)
-	session, err := smux.Server(tap, s.smux())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer session.Close()
-	for {
-		stream, err := session.AcceptStream()
-		if err != nil {
-			log.Printf("session %v: end: %v", conn.RemoteAddr(), err)
-			return
-		}
-		go func() {
-			defer stream.Close()
-			both := newEndpoint(stream, tap)
-			n, err := copyOver(both, both, nil)
-			log.Printf("session %v stream %d: echoed %d bytes, then %v", conn.RemoteAddr(), stream.ID(), n, err)
-		}()
-	}
+	return serve(s, addr, whileStdin, func(stream *smux.Stream, tap *tap) {
+		defer stream.Close()
+		both := newEndpoint(stream, tap)
+		n, err := copyOver(both, both, nil)
+		log.Printf("session %v stream %d: echoed %d bytes, then %v", tap.RemoteAddr(), stream.ID(), n, err)
+	})
 }
 
 // copyOver is io.Copy without its short cuts, which would go around an endpoint's own Read and Write.
@@ -94,18 +46,12 @@ func copyOver(to io.Writer, from io.Reader, count *atomic.Int64) (copied int64, 
 }
 
 func echoClient(s settings, addr, end string, retry bool) error {
-	id := newSessionID()
-	packets := dialAgainAndAgain(id, addr, s.queue, retry)
-	conn, err := kcp.NewConn2(packets.RemoteAddr(), nil, 0, 0, packets)
-	if err != nil {
-		return err
-	}
-	s.tune(conn)
-	tap := newTap(conn, s.fin)
-	session, err := smux.Client(tap, s.smux())
-	if err != nil {
-		return err
-	}
+	return withSession(s, addr, retry, func(session *smux.Session, tap *tap) error {
+		return echoOver(session, tap, end)
+	})
+}
+
+func echoOver(session *smux.Session, tap *tap, end string) error {
 	raw, err := session.OpenStream()
 	if err != nil {
 		return err
@@ -148,11 +94,6 @@ func echoClient(s settings, addr, end string, retry bool) error {
 	default:
 		return fmt.Errorf("--end %s: want hold, half or close", end)
 	}
-	session.Close()
-	conn.Close()
-	packets.drained(250 * time.Millisecond)
-	time.Sleep(20 * time.Millisecond) // for the last packet to leave for TCP
-	packets.Close()
 	if upErr != nil {
 		return upErr
 	}
