@@ -112,9 +112,16 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "no tail probe",
         file: SEND,
-        right: "self.mark_lost(self.at(index), Cause::Probe);\n        self.trim_log();",
+        right: "self.mark_lost(sn, Cause::Probe);\n            self.trim_log();",
         wrong: "self.trim_log();",
         test: rule("resending::the_tail_probe_repeats_what_a_receiver_had_to_drop"),
+    },
+    Fault {
+        name: "keep the probe back while the flight is full",
+        file: SEND,
+        right: "if self.probe_goes && self.lost > 0 {",
+        wrong: "if false {",
+        test: kcp("a_full_flight_does_not_hold_back_the_probe"),
     },
     Fault {
         name: "take any ack for the last transmission",

@@ -155,6 +155,8 @@ pub(crate) struct Sender {
     initial_flight: usize,
     /// Losses of transmissions before this one belong to a flight that has been answered for.
     recovered: u64,
+    /// The first segment goes again whatever is believed to be on its way: that may all have been dropped.
+    probe_goes: bool,
     backoff: u32,
     una_moved_at: Instant,
     acknowledged_at: Instant,
@@ -203,6 +205,7 @@ impl Sender {
             flight: Flight::new(now, 0, config.initial_flight),
             initial_flight: config.initial_flight,
             recovered: 0,
+            probe_goes: false,
             backoff: 0,
             una_moved_at: now,
             acknowledged_at: now,
@@ -381,6 +384,9 @@ impl Sender {
 
     /// As much is on its way as may be.
     fn is_full(&self) -> bool {
+        if self.probe_goes && self.lost > 0 {
+            return false;
+        }
         match self.mode {
             Retransmission::Timeout => self.flying() >= self.congestion.window(),
             Retransmission::TailProbe => self.flying_bytes >= self.flight.limit(),
@@ -417,6 +423,7 @@ impl Sender {
         self.flying_bytes += slot.payload.len() + HEADER_LEN;
         match slot.state {
             State::Lost(cause) => {
+                self.probe_goes = false;
                 slot.exact = slot.ts != ts;
                 self.lost -= 1;
                 self.lost_queue.pop_front();
@@ -596,6 +603,7 @@ impl Sender {
         }
         if progress.una_moved {
             self.una_moved_at = now;
+            self.probe_goes = false;
         }
         // After a timeout that came too early the estimate is wrong, and an ACK for the first transmission tells nothing. So,
         // as Karn says, the longer timeout stays until a transmission is known to have arrived in its time.
@@ -788,19 +796,23 @@ impl Sender {
         due
     }
 
-    /// Marks the first segment that the peer does not have, unless it is marked already.
+    /// Marks the first segment that the peer does not have, unless it is marked already, and lets it go before all others.
     fn probe_tail(&mut self, learning: bool) -> TailProbe {
         let mut numbered = self.slots.range(..self.numbered);
         let first = numbered.position(|slot| slot.state != State::Acknowledged).filter(|_| !learning);
         let Some(index) = first else {
             return TailProbe::Ask;
         };
-        if self.slots[index].state != State::Flying {
-            return TailProbe::Waiting;
+        let sn = self.at(index);
+        let marked = self.slots[index].state == State::Flying;
+        if marked {
+            self.mark_lost(sn, Cause::Probe);
+            self.trim_log();
         }
-        self.mark_lost(self.at(index), Cause::Probe);
-        self.trim_log();
-        TailProbe::Marked
+        self.lost_queue.retain(|&other| other != sn);
+        self.lost_queue.push_front(sn);
+        self.probe_goes = true;
+        if marked { TailProbe::Marked } else { TailProbe::Waiting }
     }
 
     // Carriers.
@@ -819,6 +831,7 @@ impl Sender {
         self.congestion = Congestion::new();
         self.flight = Flight::new(now, self.next_order(), self.initial_flight);
         self.recovered = self.log_base;
+        self.probe_goes = false;
         self.backoff = 0;
         self.una_moved_at = now;
         self.acknowledged_at = now;

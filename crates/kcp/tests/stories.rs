@@ -373,6 +373,40 @@ fn between_peers_of_ours_only_the_first_segment_goes_again_and_late() {
     assert_eq!(kcp.stats().resent_probe, 5);
 }
 
+/// The receiver had to drop all of it. What else is believed to be on its way must not keep back the one segment that tells.
+#[test]
+fn a_full_flight_does_not_hold_back_the_probe() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { initial_flight: 4 * 1400, ..config() });
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.write(b"!");
+    said(&mut kcp, now);
+    kcp.write(&pattern(4 * MSS));
+    assert_eq!(said(&mut kcp, now).len(), 4, "full, and beyond it by the first");
+    for _ in 0..3 {
+        now = kcp.poll_timeout().expect("a probe");
+        kcp.handle_timeout(now);
+        assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
+    }
+}
+
+#[test]
+fn the_probe_goes_before_what_has_not_had_its_turn_on_a_new_carrier() {
+    let mut now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { initial_flight: 4 * 1400, ..config() });
+    kcp.set_retransmission(Retransmission::Timeout);
+    kcp.write(&pattern(10 * MSS));
+    assert_eq!(said(&mut kcp, now).len(), 10);
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.resume(now, Resume::Now);
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    for _ in 0..3 {
+        now = kcp.poll_timeout().expect("a probe");
+        kcp.handle_timeout(now);
+        assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
+    }
+}
+
 #[test]
 fn an_engine_that_nobody_asks_for_packets_does_not_count_probes() {
     let mut now = Instant::now();
