@@ -1,6 +1,6 @@
 //! What the tests against other implementations need: the Go programs as children ([`peers`]), bytes whose place in a
-//! stream can be told from their value ([`pattern`]), a relay that slips packets in between ([`noise`]), and a test
-//! runner that says loudly what it could not run ([`runner`]).
+//! stream can be told from their value ([`pattern`]), random scripts ([`script`]), a relay that slips packets in between ([`noise`]), and
+//! a test runner that says loudly what it could not run ([`runner`]).
 //!
 //! Environment:
 //!
@@ -9,6 +9,7 @@
 //! | `TURBOTUNNEL_GO_PEERS=DIR` | other programs than those that `interop/build` makes, see [`peers::Peers::find`] |
 //! | `TURBOTUNNEL_INTEROP_BYTES=64MiB` | bytes of each transfer, see [`transfer_bytes`] |
 //! | `TURBOTUNNEL_INTEROP_RUNS=100` | how often a short transfer is repeated, see [`runs`] |
+//! | `TURBOTUNNEL_INTEROP_SEED=7` | the one random script to play, see [`seeds`] |
 //! | `TURBOTUNNEL_REQUIRE_INTEROP=1` | a test that cannot run is a failure |
 
 pub mod noise;
@@ -16,6 +17,7 @@ pub mod pattern;
 pub mod peers;
 pub mod random;
 pub mod runner;
+pub mod script;
 
 /// How many bytes a transfer of a test has: `TURBOTUNNEL_INTEROP_BYTES`, a number with or without `KiB`, `MiB` or `GiB`
 /// behind it; 4 MiB if not given.
@@ -39,6 +41,18 @@ pub fn runs() -> usize {
     match std::env::var("TURBOTUNNEL_INTEROP_RUNS") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("TURBOTUNNEL_INTEROP_RUNS={text}: want a number")),
         Err(_) => 3,
+    }
+}
+
+/// Seeds of the random scripts to play: `TURBOTUNNEL_INTEROP_SEED` alone, if it is given, else eight for each of [`runs`].
+///
+/// # Panics
+///
+/// If the variable is no number.
+pub fn seeds() -> Vec<u64> {
+    match std::env::var("TURBOTUNNEL_INTEROP_SEED") {
+        Ok(text) => vec![text.parse().unwrap_or_else(|_| panic!("TURBOTUNNEL_INTEROP_SEED={text}: want a number"))],
+        Err(_) => (0..8 * runs() as u64).collect(),
     }
 }
 

@@ -121,17 +121,33 @@ impl Peers {
     ///
     /// It ended before it listened.
     pub async fn server_at(&self, addr: SocketAddr, options: &[&str]) -> io::Result<GoServer> {
-        let mut command = match self.kind {
-            Kind::Peer => {
-                let mut command = Command::new(self.directory.join("peer"));
-                command.args(["echo-server", "--while-stdin"]).args(options);
-                command
-            }
+        let command = match self.kind {
+            Kind::Peer => self.peer("echo-server", options),
             Kind::Example => {
                 assert!(options.is_empty(), "the example's server takes no options");
                 Command::new(self.directory.join("turbotunnel-server"))
             }
         };
+        self.listening(command, addr).await
+    }
+
+    /// A server that plays scripts, which programs that [`Peers::take_options`] can.
+    pub async fn script_server(&self, fin: Fin, options: &[&str]) -> GoServer {
+        let command = self.peer("script-server", &[&["--fin", fin.flag()], options].concat());
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        self.listening(command, any_port).await.expect("loopback has a free port")
+    }
+
+    fn peer(&self, role: &str, options: &[&str]) -> Command {
+        let mut command = Command::new(self.directory.join("peer"));
+        command.arg(role).args(options);
+        if role.ends_with("server") {
+            command.arg("--while-stdin");
+        }
+        command
+    }
+
+    async fn listening(&self, mut command: Command, addr: SocketAddr) -> io::Result<GoServer> {
         let mut process = Process::spawn(command.arg(addr.to_string()));
         let addr = match self.kind {
             Kind::Peer => {
@@ -151,17 +167,22 @@ impl Peers {
     /// An echo client of the server at `addr`. Our program closes its stream when stdin has ended and everything is back;
     /// the example's does when stdin ends, and loses what is under way: keep stdin open.
     pub fn client(&self, addr: SocketAddr, options: &[&str]) -> GoClient {
-        let mut command = match self.kind {
-            Kind::Peer => {
-                let mut command = Command::new(self.directory.join("peer"));
-                command.arg("echo-client").args(options);
-                command
-            }
+        let command = match self.kind {
+            Kind::Peer => self.peer("echo-client", options),
             Kind::Example => {
                 assert!(options.is_empty(), "the example's client takes no options");
                 Command::new(self.directory.join("turbotunnel-client"))
             }
         };
+        self.connecting(command, addr)
+    }
+
+    /// A client that plays the script given to its stdin.
+    pub fn script_client(&self, addr: SocketAddr, fin: Fin, options: &[&str]) -> GoClient {
+        self.connecting(self.peer("script-client", &[&["--fin", fin.flag()], options].concat()), addr)
+    }
+
+    fn connecting(&self, mut command: Command, addr: SocketAddr) -> GoClient {
         let mut process = Process::spawn(command.arg(addr.to_string()));
         GoClient {
             stdin: process.stdin.take(),

@@ -62,13 +62,14 @@ func (noDeadlines) SetWriteDeadline(time.Time) error { return errors.New("no dea
 var counters struct{ tallies }
 
 type tallies struct {
-	connections, packetsIn, packetsOut, droppedIn, droppedOut, bytesIn, bytesOut atomic.Int64
+	connections, packetsIn, packetsOut, droppedIn, droppedOut, bytesIn, bytesOut, tasksDone, tasksFailed atomic.Int64
 }
 
 func (t *tallies) print() {
 	k := kcp.DefaultSnmp.Copy()
 	fmt.Fprintf(os.Stderr, "counters: connections=%d packets_in=%d packets_out=%d dropped_in=%d dropped_out=%d "+
-		"bytes_in=%d bytes_out=%d resent=%d resent_early=%d resent_timeout=%d repeated=%d input_errors=%d\n",
+		"bytes_in=%d bytes_out=%d resent=%d resent_early=%d resent_timeout=%d repeated=%d input_errors=%d tasks_done=%d tasks_failed=%d\n",
 		t.connections.Load(), t.packetsIn.Load(), t.packetsOut.Load(), t.droppedIn.Load(), t.droppedOut.Load(),
-		t.bytesIn.Load(), t.bytesOut.Load(), k.RetransSegs, k.EarlyRetransSegs, k.LostSegs, k.RepeatSegs, k.KCPInErrors)
+		t.bytesIn.Load(), t.bytesOut.Load(), k.RetransSegs, k.EarlyRetransSegs, k.LostSegs, k.RepeatSegs, k.KCPInErrors,
+		t.tasksDone.Load(), t.tasksFailed.Load())
 }

@@ -1,10 +1,12 @@
 // Peer is one end of a Turbo Tunnel session made of the Go libraries that the Rust programs have to get along with:
-// smux over kcp-go over a succession of TCP connections. It exists for tests and echoes bytes, nothing else.
+// smux over kcp-go over a succession of TCP connections. It exists for tests: it echoes bytes, and plays scripts.
 //
-//	peer echo-server [flags] ADDR    prints "listening ADDR" on stdout, then echoes every stream of every session
-//	peer echo-client [flags] ADDR    stdin to one stream, the stream to stdout
+//	peer echo-server [flags] ADDR      prints "listening ADDR" on stdout, then echoes every stream of every session
+//	peer echo-client [flags] ADDR      stdin to one stream, the stream to stdout
+//	peer script-server [flags] ADDR    prints the same, then does on every stream what its first line says
+//	peer script-client [flags] ADDR    opens the streams that stdin tells of, a line each, and ends when all are done
 //
-// Both print a line "counters: name=value ..." on stderr when they end.
+// All print a line "counters: name=value ..." on stderr when they end.
 package main
 
 import (
@@ -56,7 +58,7 @@ func (s *settings) tune(conn *kcp.UDPSession) {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: peer echo-server|echo-client [flags] ADDR; --help after either tells its flags")
+	fmt.Fprintln(os.Stderr, "usage: peer echo-server|echo-client|script-server|script-client [flags] ADDR; --help after either tells its flags")
 	os.Exit(2)
 }
 
@@ -69,16 +71,24 @@ func main() {
 	f := flag.NewFlagSet("peer "+os.Args[1], flag.ExitOnError)
 	var run func(addr string) error
 	switch os.Args[1] {
-	case "echo-server":
+	case "echo-server", "script-server":
 		s.flags(f, 65536)
 		whileStdin := f.Bool("while-stdin", false, "end when stdin does")
-		run = func(addr string) error { return echoServer(s, addr, *whileStdin) }
+		server := echoServer
+		if os.Args[1] == "script-server" {
+			server = scriptServer
+		}
+		run = func(addr string) error { return server(s, addr, *whileStdin) }
 	case "echo-client":
 		s.flags(f, 1<<20)
 		end := f.String("end", "hold", "at the end of stdin: `hold` (close when as many bytes came back as were sent), half "+
 			"(FIN, read on until the server's FIN) or close (at once, losing what is under way)")
 		redial := f.Bool("retry", false, "a failed dial is tried again instead of being the end")
 		run = func(addr string) error { return echoClient(s, addr, *end, *redial) }
+	case "script-client":
+		s.flags(f, 1<<20)
+		redial := f.Bool("retry", false, "a failed dial is tried again instead of being the end")
+		run = func(addr string) error { return scriptClient(s, addr, *redial) }
 	default:
 		usage()
 	}

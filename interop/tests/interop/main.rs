@@ -5,6 +5,7 @@ mod echo;
 mod fin;
 mod program;
 mod restart;
+mod scripts;
 mod support;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         restart::a_go_client_that_our_server_forgot_does_not_dial_without_end,
         program::files_come_back_whole_from_go_servers,
         program::it_exits_with_8_when_the_go_server_has_forgotten_the_session,
+        scripts::our_client_go_server,
+        scripts::go_client_our_server,
         control_packets::short_random_packets_do_no_harm_between_go_programs,
     ])
 }

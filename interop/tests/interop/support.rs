@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 use turbotunnel::{Listener, Session, Stats};
-use turbotunnel_cli::lilbastard::{Lilbastard, Plan};
+use turbotunnel_cli::lilbastard::{How, Lilbastard, Plan};
 use turbotunnel_interop::pattern::Pattern;
 
 /// Our echo server, on a runtime of its own so that it can be killed as a process is: at once, with all its sessions.
@@ -103,6 +103,8 @@ pub(crate) fn several_seconds(bytes: u64) -> f64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cuts {
     EverySecond,
+    /// After 0.7 to 1.3 s, by a seed: closed and reset in turn. Much shorter ones keep a FIN towards a Go program waiting for long.
+    EverySecondOrSo(u64),
     /// Both directions together.
     Every20To60Kilobytes,
 }
@@ -117,10 +119,17 @@ impl Cutter {
     pub(crate) async fn start(server: SocketAddr, cuts: Cuts) -> Self {
         let plan = match cuts {
             Cuts::EverySecond => Plan { after: Some(Duration::from_secs(1)), ..Plan::default() },
+            Cuts::EverySecondOrSo(seed) => {
+                Plan { after: Some(Duration::from_secs(1)), jitter: 0.3, then: vec![How::Rst], seed, ..Plan::default() }
+            }
             Cuts::Every20To60Kilobytes => Plan { bytes: Some(40_000), jitter: 0.5, seed: 1, ..Plan::default() },
         };
         let proxy = Lilbastard::bind("127.0.0.1:0", server, plan).await.expect("loopback has a free port");
         Self { addr: proxy.local_addr(), proxy }
+    }
+
+    pub(crate) fn cuts(&self) -> u64 {
+        self.proxy.counters().cuts
     }
 
     /// Asserts that the transfer was really cut, at least three times, and says how often.
