@@ -76,6 +76,9 @@ pub mod tunnel;
 mod carrier;
 #[cfg(feature = "tokio")]
 mod driver;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]

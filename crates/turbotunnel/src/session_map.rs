@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::SessionId;
 use crate::shared::Shared;
 
-const SHARDS: usize = 16;
+pub(crate) const SHARDS: usize = 16;
 /// Ended sessions remembered per shard.
-const REMEMBERED: usize = 4096;
+pub(crate) const REMEMBERED: usize = 4096;
 
 #[derive(Default)]
 struct Shard {
