@@ -70,6 +70,7 @@ struct Pair {
     forged: bool,
     /// The applications closed or aborted the session.
     closed: [bool; 2],
+    /// While it was not over.
     last_heard: [Instant; 2],
     buf: Vec<u8>,
 }
@@ -227,14 +228,14 @@ impl Pair {
         for side in [0, 1] {
             let Some(end) = &self.ends[side] else { continue };
             let peer_ended = self.ends[1 - side].as_ref().is_some_and(|peer| peer.tunnel().ended().is_some());
-            let old = self.now >= start() + self.config.time_to_live;
+            let alone = self.now >= self.last_heard[side] + self.config.time_to_live;
             let reason = match end.tunnel().ended() {
                 None => true,
                 Some(SessionError::Closed | SessionError::ClosedUnacknowledged { .. } | SessionError::Aborted) => {
                     self.closed[side]
                 }
                 Some(SessionError::ClosedByPeer(_)) => self.closed[1 - side],
-                Some(SessionError::GaveUp(_) | SessionError::NeverConnected(_)) => old,
+                Some(SessionError::GaveUp(_) | SessionError::NeverConnected(_)) => alone,
                 Some(SessionError::Unknown) => side == 0 && peer_ended,
                 Some(_) => false,
             };
@@ -335,6 +336,7 @@ impl Pair {
         let alone = began.saturating_duration_since(self.last_heard[0].min(self.last_heard[1]));
         let until = began + if self.mute { CALM_GO } else { CALM };
         let over = |pair: &Self| pair.is_over() || pair.forged;
+        let was_over = self.is_over();
         loop {
             self.settle();
             if over(self) || (self.is_delivered() && !self.closed.contains(&true)) {
@@ -346,9 +348,9 @@ impl Pair {
             return self.end_of_closed(began + CALM_GO);
         }
         if self.is_over() {
-            let ttl = self.config.time_to_live;
-            assert!(alone + Duration::from_secs(60) > ttl, "it ended in the calm, {alone:?} after the last contact");
-            return;
+            let late = alone + Duration::from_secs(60) > self.config.time_to_live;
+            assert!(was_over || late, "it ended in the calm, {alone:?} after the last contact");
+            return self.end_of_closed(began + CALM_GO);
         }
         let until = self.now + QUIET;
         while self.advance(until) {
@@ -374,7 +376,7 @@ impl Pair {
         true
     }
 
-    /// Somebody has closed the session, or forged packets: both ends come to an end, or go on, and are not busy for ever.
+    /// The session is over at one end, or will be, or somebody has forged packets: both come to an end, or go on, and are not busy for ever.
     fn end_of_closed(&mut self, until: Instant) {
         while self.advance(until) {
             self.settle();

@@ -119,8 +119,13 @@ impl Pair {
         let (batch, carrier) = (plug.packets(bytes), plug.carrier.expect("it belongs to the session"));
         let end = self.ends[to].as_mut().expect("there is a session");
         for packet in batch.packets() {
+            // Whoever does not know the session is not its peer, and a carrier may have been given up that is still there.
+            let of_peer = !matches!(Control::decode(packet), Some(Control::Unknown { .. }));
+            let dropped = end.tunnel().stats().packets_dropped;
             end.handle_packet(self.now, carrier, packet);
-            self.last_heard[to] = self.now;
+            if of_peer && end.tunnel().stats().packets_dropped == dropped {
+                self.last_heard[to] = self.now;
+            }
         }
     }
 
