@@ -489,9 +489,9 @@ impl Tunnel {
         if self.ended.is_some() || self.path.current() != Some(id) || !self.engine.poll_transmit(now, out) {
             return false;
         }
-        self.update_owed(now);
-        self.note_closing(now);
         self.stats.packets_sent += 1;
+        // It may have been the last word.
+        self.advance(now);
         true
     }
 

@@ -393,6 +393,22 @@ fn a_close_does_not_wait_for_window_updates() {
     assert_eq!(pair.client.ended(), Some(&SessionError::Closed));
 }
 
+/// A stream is let go while the carrier takes nothing, and meanwhile everything is acknowledged. What is still to be said, that nobody reads there any
+/// more, needs no answer: with it the session is over.
+#[test]
+fn a_close_does_not_wait_for_an_answer_to_its_last_word() {
+    let mut pair = Pair::connected();
+    let id = pair.client.open(pair.now).expect("a stream");
+    pair.client.write(id, b"last words").expect("an open stream");
+    pair.client.close(pair.now);
+    pair.up(true);
+    pair.client.close_stream(pair.now, id);
+    pair.down();
+    assert_eq!(pair.client.ended(), None, "it has not been said yet");
+    assert!(pair.up(true) > 0);
+    assert_eq!(pair.client.ended(), Some(&SessionError::Closed));
+}
+
 /// A carrier lost every nine seconds does not begin the limit anew.
 #[test]
 fn the_limit_of_close_goes_on_where_it_was_on_the_next_carrier() {
