@@ -154,6 +154,10 @@ impl End {
             assert_eq!(*self.stats(), stats, "a packet that does not parse is counted, and that is all");
         } else {
             assert_eq!(self.stats().packets_received, stats.packets_received + 1);
+            let wrong = (stats.dropped_wrong_una, stats.dropped_wrong_ack);
+            let (una, ack) = self.never_sent(packet);
+            let counted = (self.stats().dropped_wrong_una, self.stats().dropped_wrong_ack);
+            assert_eq!(counted, (wrong.0 + una, wrong.1 + ack), "what was never sent cannot be acknowledged");
         }
         let believed = outcome.unwrap_or(false);
         if !believed {
@@ -165,6 +169,20 @@ impl End {
         }
         self.check();
         believed
+    }
+
+    /// Segments of a packet with a `una` beyond all that was sent, and ACKs of others for what was not sent.
+    fn never_sent(&self, packet: &[u8]) -> (u64, u64) {
+        let nxt = self.una.plus(self.sent.len() as u32);
+        let (mut unas, mut acks) = (0, 0);
+        for segment in kcp::segments(packet).expect("it parsed before") {
+            if segment.una.distance_from(nxt) > 0 {
+                unas += 1;
+            } else if segment.cmd == Command::Ack && segment.sn.distance_from(nxt) >= 0 {
+                acks += 1;
+            }
+        }
+        (unas, acks)
     }
 
     /// The peer's `una` comes another way.

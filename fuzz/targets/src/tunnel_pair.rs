@@ -387,6 +387,14 @@ impl Pair {
         for side in [0, 1] {
             let Some(end) = &self.ends[side] else { continue };
             assert!(end.tunnel().ended().is_some(), "side {side} does not come to its end");
+            if matches!(end.tunnel().ended(), Some(SessionError::ClosedByPeer(_))) {
+                // The goodbye acknowledges all that had arrived.
+                for (id, half) in self.halves[side].iter().filter(|(_, half)| half.finished && !half.closed_by_peer) {
+                    let peer = self.halves[1 - side].get(id).copied().unwrap_or_default();
+                    let arrived = peer.ended && peer.read == half.written;
+                    assert!(!arrived || half.delivered, "stream {id} was delivered, and nobody was told: {half:?}");
+                }
+            }
             if end.tunnel().ended() == Some(&SessionError::Closed) {
                 for (id, half) in &self.halves[side] {
                     let peer = self.halves[1 - side].get(id).copied().unwrap_or_default();
