@@ -447,6 +447,13 @@ pub const FAULTS: &[Fault] = &[
         test: rule("ending::close_waits_until_the_peer_has_everything"),
     },
     Fault {
+        name: "the last word is not noticed",
+        file: TUNNEL,
+        right: "        // It may have been the last word.\n        self.advance(now);\n",
+        wrong: "        self.update_owed(now);\n        self.note_closing(now);\n",
+        test: tokio_half("ends", "a_close_does_not_wait_for_an_answer_to_its_last_word"),
+    },
+    Fault {
         name: "any first segment opens a session",
         file: TUNNEL,
         right: "segment.sn.value() == first_sn &&",
