@@ -35,6 +35,8 @@ const LAST_WORDS: u64 = 3_000;
 const CALM: Duration = Duration::from_secs(100);
 /// The same between ends that take each other for Go programs, whose timeouts grow with what was measured over a sleep.
 const CALM_GO: Duration = Duration::from_secs(300);
+/// Longest time for which a stream has to be quiet before its FIN goes to a Go program: four round trips of 60 s, measured over a sleep.
+const LONGEST_QUIET: Duration = Duration::from_secs(240);
 /// Dead connections are found, and replaced ones read to their end, within so long.
 const QUIET: Duration = Duration::from_secs(100);
 /// Turns at one point in time after which nothing new can be expected of more.
@@ -334,7 +336,12 @@ impl Pair {
     fn calm(&mut self) {
         let began = self.now;
         let alone = began.saturating_duration_since(self.last_heard[0].min(self.last_heard[1]));
-        let until = began + if self.mute { CALM_GO } else { CALM };
+        // After a gap a FIN waits for as long as what was lost in it may take to come again: smux's `quiet.rs`.
+        let gap = began.saturating_duration_since(start()).as_secs_f64();
+        let comes_again = Duration::from_secs_f64((2.0 * LONGEST_QUIET.as_secs_f64() * gap).sqrt());
+        let until = began + if self.mute { CALM_GO + comes_again } else { CALM };
+        // Who was alone for long before may find each other too late.
+        let late = alone + Duration::from_secs(60) > self.config.time_to_live;
         let over = |pair: &Self| pair.is_over() || pair.forged;
         let was_over = self.is_over();
         loop {
@@ -348,14 +355,16 @@ impl Pair {
             return self.end_of_closed(began + CALM_GO);
         }
         if self.is_over() {
-            let late = alone + Duration::from_secs(60) > self.config.time_to_live;
             assert!(was_over || late, "it ended in the calm, {alone:?} after the last contact");
             return self.end_of_closed(began + CALM_GO);
         }
         let until = self.now + QUIET;
         while self.advance(until) {
             self.settle();
-            assert!(!self.is_over(), "it ended although everything was well");
+            if self.is_over() {
+                assert!(late, "it ended although everything was well");
+                return self.end_of_closed(began + CALM_GO);
+            }
         }
         self.now = self.now.max(until);
         self.settle();
