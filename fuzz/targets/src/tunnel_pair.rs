@@ -8,7 +8,7 @@
 //! In some runs no control packet arrives: each end takes the other for a Go program. In some, somebody writes packets of the session's own into a
 //! carrier: then an end may believe what was never said, and is held only to what it promises in any case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
@@ -65,6 +65,8 @@ struct Pair {
     ends: [Option<End>; 2],
     wires: Vec<Wire>,
     halves: [BTreeMap<StreamId, Half>; 2],
+    /// Streams that were delivered before the application accepted them.
+    delivered: [BTreeSet<StreamId>; 2],
     remembered: Vec<Vec<u8>>,
     /// No control packet arrives.
     mute: bool,
@@ -102,6 +104,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
         ends: [Some(client), None],
         wires: Vec::new(),
         halves: [BTreeMap::new(), BTreeMap::new()],
+        delivered: [BTreeSet::new(), BTreeSet::new()],
         remembered: Vec::new(),
         mute,
         forged: false,

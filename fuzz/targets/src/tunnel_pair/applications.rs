@@ -45,7 +45,8 @@ impl Pair {
     pub(super) fn accept(&mut self, side: usize) -> bool {
         let Some(end) = &mut self.ends[side] else { return false };
         let Some(id) = end.with(Tunnel::accept) else { return false };
-        let old = self.halves[side].insert(id, Half::default());
+        let half = Half { delivered: self.delivered[side].contains(&id), ..Half::default() };
+        let old = self.halves[side].insert(id, half);
         assert!(self.forged || old.is_none(), "stream {id} was accepted twice");
         assert!(self.forged || self.halves[1 - side].contains_key(&id), "stream {id} was never opened");
         true
@@ -137,7 +138,11 @@ impl Pair {
             tell(&(self.now - start(), side, &event));
             match event {
                 Event::Delivered(id) => {
-                    let Some(half) = self.halves[side].get_mut(&id) else { continue };
+                    let Some(half) = self.halves[side].get_mut(&id) else {
+                        assert!(self.closed[side] || forged, "stream {id} was delivered without having been accepted");
+                        assert!(self.delivered[side].insert(id) || forged, "stream {id} delivered twice");
+                        continue;
+                    };
                     assert!(!std::mem::replace(&mut half.delivered, true) || forged, "stream {id} delivered twice");
                     let finished = half.finished || half.let_go || self.closed[side];
                     assert!(finished || forged, "stream {id} was delivered without having been finished");
