@@ -205,6 +205,11 @@ impl Receiver {
         self.cumulative_ack.is_some() || !self.acks.is_empty()
     }
 
+    /// Of segments; the one for all of them is not counted.
+    pub(crate) fn acks(&self) -> usize {
+        self.acks.len()
+    }
+
     pub(crate) fn wins_due(&self) -> bool {
         self.wins_due
     }

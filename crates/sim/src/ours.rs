@@ -41,8 +41,8 @@ pub(crate) struct Ours {
     packet: Vec<u8>,
     clock: Instant,
     told: Vec<Told>,
-    /// Bare acknowledgements wait for one turn, so that what the application answers carries them: as the driver does.
-    acks_put_off: bool,
+    /// Until when bare acknowledgements wait, as in the driver.
+    acks_wait: Option<Instant>,
     /// The application closes the session as soon as it has read and written everything.
     pub(crate) closes_when_done: bool,
 }
@@ -59,7 +59,7 @@ impl Ours {
             packet: Vec::new(),
             clock: now,
             told: Vec::new(),
-            acks_put_off: false,
+            acks_wait: None,
             closes_when_done: false,
         }
     }
@@ -155,8 +155,8 @@ impl Ours {
         if self.closes_when_done && app.is_done() {
             self.tunnel.close(now);
         }
-        self.acks_put_off = !self.acks_put_off && self.tunnel.only_acks_waiting(now);
-        busy |= self.acks_put_off || self.write(now, net);
+        self.acks_wait = self.tunnel.acks_may_wait(now);
+        busy |= self.acks_wait.is_none() && self.write(now, net);
         busy |= self.act(now, net);
         self.close_links(now, net);
         busy
@@ -231,7 +231,7 @@ impl Ours {
     }
 
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.tunnel.poll_timeout()
+        self.tunnel.poll_timeout().into_iter().chain(self.acks_wait).min()
     }
 
     /// Everything that can be done now is done. Holds the engines to what they promise of such a moment.
@@ -246,7 +246,7 @@ impl Ours {
         assert_eq!(self.tunnel.poll_action(), None, "handle_timeout, called early, wanted something");
         self.packet.clear();
         for link in self.links.iter().filter(|link| !link.closing && !link.closed) {
-            if net.room(link.wire, self.side) >= HEADER_LEN + MAX_PACKET {
+            if self.acks_wait.is_none() && net.room(link.wire, self.side) >= HEADER_LEN + MAX_PACKET {
                 let more = self.tunnel.poll_transmit(now, link.carrier, &mut self.packet);
                 assert!(!more, "a packet waited for something other than room");
             }

@@ -31,6 +31,8 @@ const READS_PER_TURN: usize = 4;
 const WRITES_PER_TURN: usize = 4;
 /// Bytes after which packets are handed to the kernel.
 const WRITE_CHUNK: usize = 64 << 10;
+/// A timer may be so much too early.
+const EARLY: Duration = Duration::from_millis(50);
 /// When the session is over, its carriers may take so long to be closed in order.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -74,8 +76,6 @@ pub(crate) struct Driver {
     /// The server side: tells the listener of streams that came in.
     on_incoming: Option<Box<dyn Fn() + Send>>,
     sleep: Option<(Instant, Pin<Box<Sleep>>)>,
-    /// Bare acknowledgements were put off for a turn, so that the application's answer can carry them.
-    acks_put_off: bool,
     linger_until: Option<Instant>,
 }
 
@@ -89,7 +89,6 @@ impl Driver {
             on_event,
             on_incoming: None,
             sleep: None,
-            acks_put_off: false,
             linger_until: None,
         }
     }
@@ -318,8 +317,9 @@ impl Driver {
             self.sleep = None;
             return false;
         };
+        // One that is a little early stays: to move a timer costs more than to be woken once in a while for nothing.
         match &mut self.sleep {
-            Some((set, _)) if *set == at => {}
+            Some((set, _)) if *set <= at && *set + EARLY >= at && *set > now() => {}
             Some((set, sleep)) => {
                 *set = at;
                 sleep.as_mut().reset(at.into());
@@ -357,18 +357,15 @@ impl Future for Driver {
         this.take_newcomers();
         this.poll_dials(cx);
         let mut more = this.read(cx, &mut events);
-        let put_off = {
+        let acks_wait = {
             let mut state = this.shared.lock();
             let now = now();
             if state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
                 state.tunnel.handle_timeout(now);
             }
-            !this.acks_put_off && !more && state.tunnel.only_acks_waiting(now)
+            state.tunnel.acks_may_wait(now)
         };
-        this.acks_put_off = put_off;
-        if put_off {
-            more = true;
-        } else {
+        if acks_wait.is_none() {
             more |= this.write(cx);
         }
         more |= this.act(cx);
@@ -392,7 +389,7 @@ impl Future for Driver {
         } else {
             timeout
         };
-        let timeout = this.links.iter().filter_map(|link| link.close_by).chain(timeout).min();
+        let timeout = this.links.iter().filter_map(|link| link.close_by).chain(timeout).chain(acks_wait).min();
         if more || this.set_timer(cx, timeout) {
             cx.waker().wake_by_ref();
         }

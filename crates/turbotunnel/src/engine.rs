@@ -345,9 +345,9 @@ impl Engine {
         self.kcp.wants_transmit(now) || (self.mux.wants_transmit() && self.kcp.room() > 0)
     }
 
-    /// Nothing but acknowledgements wait to be sent: they may as well ride on what the application answers.
-    pub(crate) fn only_acks_waiting(&self, now: Instant) -> bool {
-        !self.mux.wants_transmit() && self.kcp.only_acks_waiting(now)
+    /// Nothing but so many acknowledgements wait to be sent: they may as well ride on what the application answers.
+    pub(crate) fn only_acks_waiting(&self, now: Instant) -> Option<usize> {
+        if self.mux.wants_transmit() { None } else { self.kcp.only_acks_waiting(now) }
     }
 
     fn collect_events(&mut self, now: Instant) {

@@ -24,6 +24,11 @@ use crate::silence::Owed;
 /// Control packets waiting for one carrier; a peer that asks faster than its carrier takes the answers gets no more.
 const MAX_CONTROL: usize = 8;
 
+/// So long a bare acknowledgement waits for company.
+const ACK_DELAY: Duration = Duration::from_millis(1);
+/// So many are not put off: half of what the smallest flight has on its way.
+const ACKS_AT_ONCE: usize = 24;
+
 const NO_TOKEN: Token = [0; 8];
 
 /// What happened, for the application.
@@ -145,6 +150,8 @@ pub struct Tunnel {
     ended: Option<SessionError>,
     events: VecDeque<Event>,
     stats: Stats,
+    /// When bare acknowledgements have waited long enough.
+    acks_by: Option<Instant>,
 }
 
 impl Tunnel {
@@ -191,6 +198,7 @@ impl Tunnel {
             ended: None,
             events: VecDeque::new(),
             stats: Stats::default(),
+            acks_by: None,
         }
     }
 
@@ -502,10 +510,20 @@ impl Tunnel {
         self.ended.is_some() || !self.events.is_empty() || !self.control.is_empty() || self.engine.has_work(now)
     }
 
-    /// Only bare acknowledgements wait to be sent. They may wait a moment: what the application answers carries them.
-    #[must_use]
-    pub fn only_acks_waiting(&self, now: Instant) -> bool {
-        self.control.is_empty() && self.engine.only_acks_waiting(now)
+    /// Until when the driver need not send, because a few bare acknowledgements are all that waits: what the application answers carries them, and more
+    /// may come that is acknowledged together. `None`: now. Ask once a turn, after the packets have been handled.
+    pub fn acks_may_wait(&mut self, now: Instant) -> Option<Instant> {
+        let waiting = if self.control.is_empty() { self.engine.only_acks_waiting(now) } else { None };
+        if waiting.is_none_or(|count| count >= ACKS_AT_ONCE) {
+            self.acks_by = None;
+            return None;
+        }
+        let by = *self.acks_by.get_or_insert(now + ACK_DELAY);
+        if now < by {
+            return Some(by);
+        }
+        self.acks_by = None;
+        None
     }
 
     // Time.

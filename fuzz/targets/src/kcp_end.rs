@@ -215,7 +215,7 @@ impl End {
 
     /// The next packet, if there is one.
     pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let (wants, acks_only) = (self.kcp.wants_transmit(now), self.kcp.only_acks_waiting(now));
+        let (wants, acks_only) = (self.kcp.wants_transmit(now), self.kcp.only_acks_waiting(now).is_some());
         let (before, stats) = (self.facts(now), self.stats().clone());
         let mut packet = std::mem::take(&mut self.packet);
         packet.clear();
@@ -315,7 +315,12 @@ impl End {
             numbers: [kcp.una(), kcp.nxt(), kcp.end(), kcp.rcv_nxt()],
             room: kcp.room(),
             timeout: kcp.poll_timeout(),
-            wants: [kcp.wants_transmit(now), kcp.only_acks_waiting(now), kcp.is_learning(), kcp.owes_window()],
+            wants: [
+                kcp.wants_transmit(now),
+                kcp.only_acks_waiting(now).is_some(),
+                kcp.is_learning(),
+                kcp.owes_window(),
+            ],
             readable: kcp.peek().map(<[u8]>::len),
             times: (kcp.srtt(), kcp.rto()),
         }
@@ -342,7 +347,7 @@ impl End {
         assert!(held <= budget, "{held} bytes held");
 
         let now = start();
-        assert!(!kcp.only_acks_waiting(now) || kcp.wants_transmit(now));
+        assert!(kcp.only_acks_waiting(now).is_none() || kcp.wants_transmit(now));
         if self.suspended {
             assert!(kcp.poll_timeout().is_none() && !kcp.wants_transmit(now), "there is no carrier");
         }
