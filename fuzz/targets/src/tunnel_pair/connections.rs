@@ -119,8 +119,9 @@ impl Pair {
         let (batch, carrier) = (plug.packets(bytes), plug.carrier.expect("it belongs to the session"));
         let end = self.ends[to].as_mut().expect("there is a session");
         for packet in batch.packets() {
-            // Whoever does not know the session is not its peer, and a carrier may have been given up that is still there.
-            let of_peer = !matches!(Control::decode(packet), Some(Control::Unknown { .. }));
+            // Whoever does not know the session is not its peer, SETTINGS has nothing to know the peer by (the HELLO before it has), and a carrier may
+            // have been given up that is still there.
+            let of_peer = !matches!(Control::decode(packet), Some(Control::Unknown { .. } | Control::Settings(_)));
             let dropped = end.tunnel().stats().packets_dropped;
             end.handle_packet(self.now, carrier, packet);
             if of_peer && end.tunnel().stats().packets_dropped == dropped {
