@@ -1,7 +1,7 @@
 //! A stranger feeds one KCP engine with packets, while its application writes and reads and its carriers come and go.
 //!
 //! Most packets are of segments that could nearly be: numbers around those of the engine, clocks that it told. Some are any bytes. Held to: all that
-//! [`crate::kcp_end`] holds an engine to; and what is read is, in order and once, what came under each number.
+//! `kcp_end` holds an engine to; and what is read is, in order and once, what came under each number.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kcp::wire::Command;

@@ -1,6 +1,6 @@
 //! Two KCP engines, and between them packets that are lost, doubled, overtaken, and carriers that come and go.
 //!
-//! Held to: all that [`crate::kcp_end`] holds an engine to; every byte arrives once and in order; neither refuses what the other has said, however late
+//! Held to: all that `kcp_end` holds an engine to; every byte arrives once and in order; neither refuses what the other has said, however late
 //! it comes; and when nothing more goes wrong, everything is delivered and acknowledged before long.
 
 use std::collections::VecDeque;

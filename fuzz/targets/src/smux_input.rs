@@ -1,7 +1,7 @@
 //! A stranger feeds one end of smux with a byte stream, while its application opens, writes, reads, finishes and closes.
 //!
 //! The same is played twice: once with what arrives between two operations in one piece, once in arbitrary pieces. Held to: all that
-//! [`crate::mux_end`] holds an end to; both times the same comes of it, to the last event, byte and counter; and when the application has let go of
+//! `mux_end` holds an end to; both times the same comes of it, to the last event, byte and counter; and when the application has let go of
 //! everything, nothing is left.
 
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! Two ends of smux, back to back over a byte stream of any pace, and applications that open, write, read, finish, close and abort.
 //!
-//! Held to: all that [`crate::mux_end`] holds an end to; bytes follow their pattern, and the end of a stream comes behind all of them; a stream that was
+//! Held to: all that `mux_end` holds an end to; bytes follow their pattern, and the end of a stream comes behind all of them; a stream that was
 //! taken is there, a refused one ends; and when both applications have finished everything and read to the end, neither has anything left.
 
 use std::collections::BTreeMap;

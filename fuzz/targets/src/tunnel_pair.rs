@@ -1,7 +1,7 @@
 //! Two ends of a session, engine and path, and whatever can happen to their connections, their streams and their time.
 //!
 //! Connections are refused, cut in the middle of a packet, stalled, half-closed; packets that cannot be come between; applications open, write, read,
-//! finish and close; time passes, and timers fire late. Held to: all that [`crate::tunnel_end`] holds an end to; bytes follow their pattern, and the end
+//! finish and close; time passes, and timers fire late. Held to: all that `tunnel_end` holds an end to; bytes follow their pattern, and the end
 //! of a stream comes behind all of them; a session ends only for a reason; and when nothing more goes wrong, everything is delivered before long, and
 //! one connection remains.
 //!
