@@ -44,6 +44,8 @@ pub(crate) struct Receiver {
     /// The last arrival below `rcv_nxt`.
     cumulative_ack: Option<(Sn, Ts)>,
     wins_due: bool,
+    /// `rcv_nxt` as the peer was told last.
+    told_nxt: Sn,
     /// The window's end as the peer was told last.
     told_edge: Sn,
 }
@@ -63,6 +65,7 @@ impl Receiver {
             acks: VecDeque::new(),
             cumulative_ack: None,
             wins_due: false,
+            told_nxt: rcv_nxt,
             told_edge: rcv_nxt.plus(u32::from(config.recv_window)),
         }
     }
@@ -205,9 +208,9 @@ impl Receiver {
         self.cumulative_ack.is_some() || !self.acks.is_empty()
     }
 
-    /// Of segments; the one for all of them is not counted.
-    pub(crate) fn acks(&self) -> usize {
-        self.acks.len()
+    /// Segments of whose arrival the peer was not told yet. Duplicates are not counted.
+    pub(crate) fn untold(&self) -> usize {
+        self.rcv_nxt.offset_from(self.told_nxt).unwrap_or(0) + self.acks.len()
     }
 
     pub(crate) fn wins_due(&self) -> bool {
@@ -236,6 +239,7 @@ impl Receiver {
 
     /// A packet with this `una` and `wnd` has been made.
     pub(crate) fn on_told(&mut self) {
+        self.told_nxt = self.rcv_nxt;
         self.told_edge = self.rcv_nxt.plus(u32::from(self.wnd()));
     }
 }

@@ -26,8 +26,8 @@ const MAX_CONTROL: usize = 8;
 
 /// So long a bare acknowledgement waits for company.
 const ACK_DELAY: Duration = Duration::from_millis(1);
-/// So many are not put off: half of what the smallest flight has on its way.
-const ACKS_AT_ONCE: usize = 24;
+/// That so many segments have arrived is not put off: fewer than the smallest flight has on its way, which is 46.
+const ACKS_AT_ONCE: usize = 40;
 
 const NO_TOKEN: Token = [0; 8];
 
