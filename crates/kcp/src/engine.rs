@@ -61,7 +61,7 @@ impl Kcp {
             sender: Sender::new(now, &config),
             receiver: Receiver::new(&config),
             rto: Rto::new(config.min_rto),
-            pool: Pool::new(BUFFER_LEN),
+            pool: Pool::new(now, BUFFER_LEN),
             stats: Stats::default(),
         }
     }
@@ -129,6 +129,7 @@ impl Kcp {
             return Ok(false);
         }
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
+        self.sender.tidy(self.pool.is_quiet());
         self.stats.buffers_allocated = self.pool.allocated();
         // A carrier that was given up can still bring late packets; they tell nothing about the next one.
         if !self.suspended {
@@ -354,6 +355,7 @@ impl Kcp {
         progress.forget_times();
         self.sender.assume_window();
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
+        self.sender.tidy(self.pool.is_quiet());
         self.learning = false;
         true
     }
@@ -433,6 +435,7 @@ impl Kcp {
     /// A `now` before the last one counts as that.
     fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        self.pool.advance(self.now);
     }
 
     fn ts(&self) -> Ts {
@@ -488,10 +491,14 @@ mod tests {
             let after = (a.stats.buffers_allocated, b.stats.buffers_allocated);
             assert!(warm_up || before == after, "{before:?} became {after:?}");
         }
-        // A burst over the whole window, then keepalives only.
+        // A burst over the whole window, then keepalives only, in their time.
         a.write(&vec![1; 1024 * 1376]);
         exchange(now, &mut a, &mut b);
-        for _ in 0..8 {
+        // The first lets go of what was kept; with the second the ends have told each other.
+        for seconds in [25, 50] {
+            let now = now + Duration::from_secs(seconds);
+            a.handle_timeout(now);
+            b.handle_timeout(now);
             a.write(b"keepalive");
             exchange(now, &mut a, &mut b);
         }

@@ -1,13 +1,18 @@
 //! Segment buffers, used again instead of freed and allocated per packet.
 //!
-//! A busy engine holds as many spare ones as it lately needed, an idle one next to none.
+//! An engine that has been busy within a second keeps some while it is empty, so that who sends and waits, sends and waits, allocates nothing; a
+//! quiet one keeps next to none.
+
+use std::time::{Duration, Instant};
 
 /// Spare buffers at most; more in a burst are freed and allocated again. Worst case 1,024 x 1,376 bytes.
 const MAX_SPARE: usize = 1024;
-/// What an engine without data keeps at most. Halves each time it runs empty without having needed so many.
+/// What an engine without data keeps at most.
 const MAX_SPARE_IDLE: usize = 64;
 /// Enough for a keepalive and its answer.
 const MIN_SPARE_IDLE: usize = 2;
+/// So long after more was needed than that.
+const BUSY_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -15,21 +20,32 @@ pub(crate) struct Pool {
     /// Capacity of a buffer in bytes. Others are freed, not kept.
     capacity: usize,
     in_use: usize,
-    /// Most buffers in use since the engine last ran empty.
-    peak: usize,
-    keep: usize,
+    now: Instant,
+    /// When more buffers were in use than an idle engine needs.
+    busy: Option<Instant>,
     allocated: u64,
 }
 
 impl Pool {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { spare: Vec::new(), capacity, in_use: 0, peak: 0, keep: MIN_SPARE_IDLE, allocated: 0 }
+    pub(crate) fn new(now: Instant, capacity: usize) -> Self {
+        Self { spare: Vec::new(), capacity, in_use: 0, now, busy: None, allocated: 0 }
+    }
+
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Nothing much has happened lately: memory is for others.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.busy.is_none_or(|at| self.now.saturating_duration_since(at) >= BUSY_FOR)
     }
 
     /// An empty buffer for at least `len` bytes.
     pub(crate) fn get(&mut self, len: usize) -> Vec<u8> {
         self.in_use += 1;
-        self.peak = self.peak.max(self.in_use);
+        if self.in_use > MIN_SPARE_IDLE {
+            self.busy = Some(self.now);
+        }
         if len <= self.capacity
             && let Some(spare) = self.spare.pop()
         {
@@ -61,9 +77,7 @@ impl Pool {
     }
 
     fn on_empty(&mut self) {
-        self.keep = self.peak.max(self.keep / 2).clamp(MIN_SPARE_IDLE, MAX_SPARE_IDLE);
-        self.peak = 0;
-        self.spare.truncate(self.keep);
+        self.spare.truncate(if self.is_quiet() { MIN_SPARE_IDLE } else { MAX_SPARE_IDLE });
         if self.spare.capacity() > MAX_SPARE_IDLE {
             self.spare.shrink_to(MAX_SPARE_IDLE);
         }
@@ -71,27 +85,32 @@ impl Pool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
 mod tests {
     use super::*;
 
     #[test]
     fn an_idle_engine_gives_its_buffers_back() {
-        let mut pool = Pool::new(1376);
+        let now = Instant::now();
+        let mut pool = Pool::new(now, 1376);
         let busy: Vec<_> = (0..500).map(|_| pool.get(1)).collect();
         for buffer in busy {
             pool.put(buffer);
         }
         assert_eq!(pool.spare.len(), MAX_SPARE_IDLE);
-        for _ in 0..10 {
-            let keepalive = pool.get(8);
-            pool.put(keepalive);
-        }
-        assert_eq!(pool.spare.len(), MIN_SPARE_IDLE);
+        let mut keepalive = |at| {
+            pool.advance(now + at);
+            let buffer = pool.get(8);
+            pool.put(buffer);
+            pool.spare.len()
+        };
+        assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE);
+        assert_eq!(keepalive(BUSY_FOR), MIN_SPARE_IDLE);
     }
 
     #[test]
     fn odd_sizes_are_not_kept() {
-        let mut pool = Pool::new(1376);
+        let mut pool = Pool::new(Instant::now(), 1376);
         let large = pool.get(65_511);
         pool.put(large);
         assert!(pool.spare.is_empty());

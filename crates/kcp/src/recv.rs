@@ -177,9 +177,10 @@ impl Receiver {
         pool.put(chunk);
         self.advance();
         self.wins_due |= self.wnd() > 0 && self.reopens();
-        if self.readable.is_empty() && self.waiting.is_empty() {
+        if self.readable.is_empty() && self.waiting.is_empty() && pool.is_quiet() {
             self.readable.shrink_to(IDLE_RING);
             self.waiting.shrink_to(IDLE_RING);
+            self.acks.shrink_to(IDLE_RING);
         }
     }
 
@@ -233,7 +234,6 @@ impl Receiver {
             }
             return Some((sn, ts));
         }
-        self.acks.shrink_to(IDLE_RING);
         self.cumulative_ack.take()
     }
 

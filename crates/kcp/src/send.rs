@@ -620,7 +620,6 @@ impl Sender {
             }
         }
         self.trim_log();
-        self.shrink();
         self.arm_window_probe(now);
     }
 
@@ -690,17 +689,20 @@ impl Sender {
         }
     }
 
-    fn shrink(&mut self) {
+    /// Nothing is left: then the log is of no use, and if it is `quiet`, neither is the memory.
+    pub(crate) fn tidy(&mut self, quiet: bool) {
         if !self.slots.is_empty() {
             return;
         }
         self.log_base += self.log.len() as u64;
         self.log.clear();
         self.lost_queue.clear();
-        for ring in [&mut self.log, &mut self.lost_queue] {
-            ring.shrink_to(IDLE_RING);
+        if quiet {
+            for ring in [&mut self.log, &mut self.lost_queue] {
+                ring.shrink_to(IDLE_RING);
+            }
+            self.slots.shrink_to(IDLE_RING);
         }
-        self.slots.shrink_to(IDLE_RING);
     }
 
     // Timers.
@@ -850,7 +852,7 @@ mod tests {
     #[test]
     fn dead_log_entries_behind_a_live_one_are_sorted_out() {
         let now = Instant::now();
-        let (mut pool, mut stats) = (Pool::new(1376), Stats::default());
+        let (mut pool, mut stats) = (Pool::new(now, 1376), Stats::default());
         let mut sender = Sender::new(now, &Config::default());
         sender.set_mode(Retransmission::TailProbe);
         sender.write(now, &[1; 3 * 1376], &mut pool);
