@@ -75,4 +75,26 @@ mod tests {
         }
         assert_eq!(congestion.window(), MIN);
     }
+
+    #[test]
+    fn a_window_that_was_half_used_grows() {
+        for flying in [16, 20] {
+            let mut congestion = Congestion::new();
+            congestion.on_acknowledged(1, flying);
+            assert_eq!(congestion.window(), 33, "{flying} of 32 on their way");
+        }
+    }
+
+    #[test]
+    fn what_a_step_leaves_over_counts_for_the_next() {
+        let mut congestion = Congestion::new();
+        congestion.on_acknowledged(32, 32);
+        congestion.on_loss();
+        congestion.on_acknowledged(40, 32);
+        assert_eq!(congestion.window(), 33, "and 8 over");
+        congestion.on_acknowledged(24, 33);
+        assert_eq!(congestion.window(), 33);
+        congestion.on_acknowledged(1, 33);
+        assert_eq!(congestion.window(), 34);
+    }
 }
