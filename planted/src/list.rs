@@ -454,6 +454,13 @@ pub const FAULTS: &[Fault] = &[
         test: tokio_half("ends", "a_close_does_not_wait_for_an_answer_to_its_last_word"),
     },
     Fault {
+        name: "bytes that wait for a full carrier are owed nothing",
+        file: TUNNEL,
+        right: "let taken = self.engine.write(id, bytes)?;\n        self.advance(now);\n",
+        wrong: "let taken = self.engine.write(id, bytes)?;\n        let _ = now;\n",
+        test: tokio_half("faults", "what_comes_up_while_the_carrier_is_full_is_owed_an_answer"),
+    },
+    Fault {
         name: "any first segment opens a session",
         file: TUNNEL,
         right: "segment.sn.value() == first_sn &&",

@@ -15,7 +15,7 @@ use crate::traffic::{Manners, Reading, Traffic};
 pub(crate) trait Streams {
     fn open(&mut self, now: Instant) -> Result<StreamId, String>;
     fn accept(&mut self) -> Option<StreamId>;
-    fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, String>;
+    fn write(&mut self, now: Instant, id: StreamId, bytes: &[u8]) -> Result<usize, String>;
     fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, String>;
     fn finish(&mut self, now: Instant, id: StreamId) -> Result<(), String>;
     fn let_go(&mut self, now: Instant, id: StreamId);
@@ -266,7 +266,7 @@ impl AppStream {
             }
             let piece = &mut buf[..len as usize];
             self.out.pattern.fill(self.out.done, piece);
-            match streams.write(id, piece) {
+            match streams.write(now, id, piece) {
                 Ok(0) => self.out.waiting = true,
                 Ok(written) => {
                     assert!(written as u64 <= len, "wrote more than was given");

@@ -289,8 +289,8 @@ impl Streams for Tunnel {
         self.accept()
     }
 
-    fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, String> {
-        self.write(id, bytes).map_err(|error| error.to_string())
+    fn write(&mut self, now: Instant, id: StreamId, bytes: &[u8]) -> Result<usize, String> {
+        self.write(now, id, bytes).map_err(|error| error.to_string())
     }
 
     fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, String> {

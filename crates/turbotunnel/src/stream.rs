@@ -137,7 +137,7 @@ impl AsyncWrite for Stream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.session.shared().with(|state| match state.tunnel.write(self.id, bytes) {
+        self.session.shared().with(|state| match state.tunnel.write(now(), self.id, bytes) {
             Ok(0) => {
                 let waiters = state.streams.entry(self.id).or_default();
                 waiters.writer = Some(cx.waker().clone());

@@ -764,9 +764,11 @@ impl Tunnel {
     /// # Errors
     ///
     /// The session is over, or the stream was finished by us or closed by the peer.
-    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamFailure> {
+    pub fn write(&mut self, now: Instant, id: StreamId, bytes: &[u8]) -> Result<usize, StreamFailure> {
         self.alive()?;
-        Ok(self.engine.write(id, bytes)?)
+        let taken = self.engine.write(id, bytes)?;
+        self.advance(now);
+        Ok(taken)
     }
 
     /// Reads received bytes. `None`: nothing now, [`Event::Readable`] follows. `Some(0)`: the peer has finished.
@@ -783,6 +785,7 @@ impl Tunnel {
         if read.is_none() {
             self.alive()?;
         }
+        self.advance(now);
         Ok(read)
     }
 

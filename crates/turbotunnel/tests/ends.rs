@@ -173,7 +173,7 @@ impl Pair {
     /// The client asks, and has nothing more to say.
     fn ask(&mut self) -> StreamId {
         let id = self.client.open(self.now).expect("a stream");
-        assert_eq!(self.client.write(id, b"question"), Ok(8));
+        assert_eq!(self.client.write(self.now, id, b"question"), Ok(8));
         self.client.finish(self.now, id).expect("an open stream");
         id
     }
@@ -260,7 +260,7 @@ fn a_held_fin_does_not_wait_for_other_streams() {
     pair.pump();
     for _ in 0..1100 {
         // What is on its way when the server has answered is answered in the next round.
-        pair.client.write(bulk, &[0; 100]).expect("an open stream");
+        pair.client.write(pair.now, bulk, &[0; 100]).expect("an open stream");
         pair.down();
         pair.up(true);
         pair.wait(MS);
@@ -279,7 +279,7 @@ fn no_fin_is_held_back_by_a_session_that_closes() {
     let mut pair = Pair::connected();
     let id = pair.client.open(pair.now).expect("a stream");
     // More than goes out at once: the FIN is made when ACKs have told of the path.
-    assert_eq!(pair.client.write(id, &[0; 200_000]), Ok(200_000));
+    assert_eq!(pair.client.write(pair.now, id, &[0; 200_000]), Ok(200_000));
     pair.client.close(pair.now);
     let began = pair.now;
     while pair.client.ended().is_none() {
@@ -342,9 +342,9 @@ impl Pair {
     fn stuffed(config: Config) -> Self {
         let mut pair = Self::with(config);
         let id = pair.client.open(pair.now).expect("a stream");
-        assert_eq!(pair.client.write(id, &[0; 262_144]), Ok(262_144));
+        assert_eq!(pair.client.write(pair.now, id, &[0; 262_144]), Ok(262_144));
         pair.run(100 * MS);
-        assert_eq!(pair.client.write(id, &[0; 200_000]), Ok(200_000));
+        assert_eq!(pair.client.write(pair.now, id, &[0; 200_000]), Ok(200_000));
         pair.run(100 * MS);
         pair
     }
@@ -362,7 +362,7 @@ fn a_close_does_not_wait_for_ever_because_keepalives_are_acknowledged() {
     let began = pair.now;
     let mut buf = vec![0; 64 << 10];
     while pair.client.ended().is_none() {
-        pair.server.write(talk, &[0; 40_000]).expect("an open stream");
+        pair.server.write(pair.now, talk, &[0; 40_000]).expect("an open stream");
         pair.run(500 * MS);
         while pair.client.read(pair.now, talk, &mut buf).is_ok_and(|read| read.is_some()) {}
         assert!(pair.now < began + 15_000 * MS, "close hangs");
@@ -380,9 +380,9 @@ fn a_close_does_not_wait_for_window_updates() {
     assert_eq!(pair.client.ended(), Some(&SessionError::Closed), "nothing was said");
     let mut pair = Pair::connected();
     assert_eq!(talk, pair.server.open(pair.now).expect("a stream"));
-    pair.server.write(talk, &[0; 200_000]).expect("an open stream");
+    pair.server.write(pair.now, talk, &[0; 200_000]).expect("an open stream");
     let id = pair.client.open(pair.now).expect("a stream");
-    pair.client.write(id, b"last words").expect("an open stream");
+    pair.client.write(pair.now, id, b"last words").expect("an open stream");
     pair.pump();
     pair.client.close(pair.now);
     pair.up(true);
@@ -399,7 +399,7 @@ fn a_close_does_not_wait_for_window_updates() {
 fn a_close_does_not_wait_for_an_answer_to_its_last_word() {
     let mut pair = Pair::connected();
     let id = pair.client.open(pair.now).expect("a stream");
-    pair.client.write(id, b"last words").expect("an open stream");
+    pair.client.write(pair.now, id, b"last words").expect("an open stream");
     pair.client.close(pair.now);
     pair.up(true);
     pair.client.close_stream(pair.now, id);

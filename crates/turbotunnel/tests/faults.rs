@@ -259,6 +259,32 @@ fn strays_long_ago_do_not_end_a_session() {
     }
 }
 
+/// The carrier takes nothing any more, and only now there is something to say: what is written, or that there is room again. Whether anybody is
+/// still there is asked a second later, not with the next keepalive.
+#[test]
+fn what_comes_up_while_the_carrier_is_full_is_owed_an_answer() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    let id = pair.client.open(pair.now).unwrap();
+    pair.client.write(pair.now, id, b"question").unwrap();
+    pair.exchange();
+    assert_eq!(pair.server.accept(), Some(id));
+    // Long after, nobody is in a hurry.
+    for _ in 0..60 {
+        pair.now += Duration::from_secs(1);
+        pair.client.handle_timeout(pair.now);
+        pair.server.handle_timeout(pair.now);
+        pair.exchange();
+    }
+    let soon = pair.now + Duration::from_secs(1);
+    let next = |tunnel: &Tunnel| tunnel.poll_timeout().expect("a keepalive at least");
+    assert!(next(&pair.client) > soon && next(&pair.server) > soon);
+    assert_eq!(pair.server.read(pair.now, id, &mut [0; 100]), Ok(Some(8)));
+    assert!(next(&pair.server) <= soon, "a window update waits for the carrier");
+    pair.client.write(pair.now, id, b"another").unwrap();
+    assert!(next(&pair.client) <= soon, "bytes wait for the carrier");
+}
+
 /// Reading one stream makes room for what another waits for. Whoever drives the tunnel is told to look.
 #[test]
 fn room_made_by_one_reader_is_worked_on_for_the_others() {
@@ -268,16 +294,16 @@ fn room_made_by_one_reader_is_worked_on_for_the_others() {
     pair.connect();
     let now = pair.now;
     let (bulk, small) = (pair.client.open(now).unwrap(), pair.client.open(now).unwrap());
-    pair.client.write(bulk, &[1; 1000]).unwrap();
-    pair.client.write(small, &[1]).unwrap();
+    pair.client.write(pair.now, bulk, &[1; 1000]).unwrap();
+    pair.client.write(pair.now, small, &[1]).unwrap();
     pair.exchange();
     let (at_bulk, at_small) = (pair.server.accept().unwrap(), pair.server.accept().unwrap());
     let mut buf = vec![0; 1000];
     // The bulk is not read any more; the other stream is, and waits for more, until the session's memory is full.
     while pair.server.read(now, at_small, &mut buf).unwrap().is_some() || {
-        pair.client.write(bulk, &[1; 2000]).unwrap();
+        pair.client.write(pair.now, bulk, &[1; 2000]).unwrap();
         pair.exchange();
-        pair.client.write(small, b"u").unwrap();
+        pair.client.write(pair.now, small, b"u").unwrap();
         pair.exchange();
         while pair.server.poll_event().is_some() {}
         pair.server.read(now, at_small, &mut buf).unwrap().is_some()

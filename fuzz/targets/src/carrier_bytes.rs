@@ -126,7 +126,7 @@ fn look(end: &mut End, carrier: CarrierId, now: Instant, seen: &mut Vec<Seen>) {
             let read = end.read(now, id, &mut buf);
             let len = read.as_ref().map_or(0, |read| read.unwrap_or(0));
             seen.push(Seen::Read(id.value(), read, buf[..len].to_vec()));
-            let _ = end.write(id, &buf[..len]);
+            let _ = end.write(now, id, &buf[..len]);
             if len.is_multiple_of(3) {
                 let _ = end.finish(now, id);
             }

@@ -208,8 +208,8 @@ impl End {
 
     // Streams.
 
-    pub(crate) fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamFailure> {
-        let taken = self.tunnel.write(id, bytes);
+    pub(crate) fn write(&mut self, now: Instant, id: StreamId, bytes: &[u8]) -> Result<usize, StreamFailure> {
+        let taken = self.tunnel.write(now, id, bytes);
         if let Ok(taken) = taken {
             assert!(taken <= bytes.len());
             if taken == 0 && !bytes.is_empty() {

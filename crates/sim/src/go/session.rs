@@ -196,7 +196,7 @@ impl Streams for GoSession {
         self.mux.accept()
     }
 
-    fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, String> {
+    fn write(&mut self, _: Instant, id: StreamId, bytes: &[u8]) -> Result<usize, String> {
         let fin = self.frames.finished.contains(&id);
         if fin && self.go.fin == Fin::Mid {
             return Err("EOF: the peer has sent a FIN".to_owned());

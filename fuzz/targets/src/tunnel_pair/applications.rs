@@ -53,11 +53,11 @@ impl Pair {
     }
 
     pub(super) fn write(&mut self, side: usize, id: StreamId, len: u64) {
-        let half = self.halves[side][&id];
+        let (now, half) = (self.now, self.halves[side][&id]);
         let len = len.min(MOST_BYTES - half.written) as usize;
         let mut bytes = std::mem::take(&mut self.buf);
         pattern(id, side).fill(half.written, &mut bytes[..len]);
-        match self.end(side).write(id, &bytes[..len]) {
+        match self.end(side).write(now, id, &bytes[..len]) {
             Ok(taken) => self.half(side, id).written += taken as u64,
             Err(error) => self.judge(side, id, &error),
         }
