@@ -71,7 +71,7 @@ pub struct BenchArgs {
     /// Be the far end
     #[arg(long, value_name = "LISTEN")]
     pub serve: Option<String>,
-    /// What to measure; all of it if nothing is named
+    /// What to measure; if nothing is named, all that plain TCP can do, too
     #[arg(long, value_name = "ROW", value_enum, value_delimiter = ',')]
     pub rows: Vec<crate::bench::Row>,
     /// Bytes that are moved each time
@@ -80,6 +80,9 @@ pub struct BenchArgs {
     /// How often each is measured, in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
+    /// A session of its own for each measurement, so that its beginning is part of it, as a connection's is for plain TCP
+    #[arg(long)]
+    pub fresh: bool,
     /// How many pings
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     pub pings: usize,

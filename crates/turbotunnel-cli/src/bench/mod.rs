@@ -5,6 +5,7 @@
 
 mod far;
 mod rows;
+mod trouble;
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -36,17 +37,29 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
             far.address.clone()
         }
     };
-    let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(&server).await;
-    let session = session.map_err(|error| crate::commands::session_failure(&error, &server, None))?;
+    let mut session = connect(&server).await?;
     let plain = plain_address(&server).await.map_err(|error| failed(&format!("cannot reach {server}"), &error))?;
-    let load = Load { size: args.size, pings: args.pings, time: args.time, streams: usize::from(args.streams) };
-    let rows: Vec<Row> = if args.rows.is_empty() { Row::ALL.to_vec() } else { args.rows.clone() };
-    let ways = [Way::Plain(plain), Way::Session(session.clone())];
+    let (streams, server) = (usize::from(args.streams), server.clone());
+    let load = Load { server, size: args.size, pings: args.pings, time: args.time, streams };
+    let rows: Vec<Row> = if args.rows.is_empty() { Row::USUAL.to_vec() } else { args.rows.clone() };
     let mut report = Report::new(args);
     for row in rows {
         for round in 0..args.rounds {
-            for (way, column) in ways.iter().zip(["plain TCP", "turbotunnel"]) {
-                let values = row.measure(way, &load).await;
+            for column in ["plain TCP", "turbotunnel"] {
+                if column == "plain TCP" && !row.is_for_plain() {
+                    continue;
+                }
+                let way = if column == "plain TCP" {
+                    Way::Plain(plain)
+                } else {
+                    if args.fresh {
+                        report.resent += session.stats().tunnel.segments_resent;
+                        let _ = session.close().await;
+                        session = connect(&load.server).await?;
+                    }
+                    Way::Session(session.clone())
+                };
+                let values = row.measure(&way, &load).await;
                 let values = values.map_err(|error| failed(&format!("{row:?} over {column}"), &error))?;
                 log.detail(format_args!("{row:?} {column}, round {}: {values:?}", round + 1));
                 report.add(row, column, &values);
@@ -56,7 +69,7 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
             print(&report.text(row))?;
         }
     }
-    report.resent = session.stats().tunnel.segments_resent;
+    report.resent += session.stats().tunnel.segments_resent;
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(|error| failed("no JSON", &error.into()))?;
         print(&(json + "\n"))?;
@@ -65,6 +78,11 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
     }
     let _ = session.close().await;
     Ok(())
+}
+
+async fn connect(server: &str) -> Result<Session, Failure> {
+    let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(server).await;
+    session.map_err(|error| crate::commands::session_failure(&error, server, None))
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -128,8 +146,8 @@ struct Measured {
     value: &'static str,
     plain: Vec<f64>,
     turbotunnel: Vec<f64>,
-    /// Of the medians: ours to plain's.
-    ratio: f64,
+    /// Of the medians: ours to plain's, if there are both.
+    ratio: Option<f64>,
 }
 
 impl Report {
@@ -149,13 +167,14 @@ impl Report {
         for value in values {
             let at = self.rows.iter().position(|m| m.row == name && m.value == value.name).unwrap_or_else(|| {
                 let (plain, turbotunnel) = (Vec::new(), Vec::new());
-                self.rows.push(Measured { row: name.clone(), value: value.name, plain, turbotunnel, ratio: 0.0 });
+                self.rows.push(Measured { row: name.clone(), value: value.name, plain, turbotunnel, ratio: None });
                 self.rows.len() - 1
             });
             let measured = &mut self.rows[at];
             let values = if column == "plain TCP" { &mut measured.plain } else { &mut measured.turbotunnel };
             values.push(value.value);
-            measured.ratio = median(&measured.turbotunnel) / median(&measured.plain);
+            let both = !measured.plain.is_empty() && !measured.turbotunnel.is_empty();
+            measured.ratio = both.then(|| median(&measured.turbotunnel) / median(&measured.plain));
         }
     }
 
@@ -169,7 +188,8 @@ impl Report {
         for measured in self.rows.iter().filter(|measured| measured.row == name) {
             let Measured { value, plain, turbotunnel, ratio, .. } = measured;
             let label = format!("{name} {value}");
-            lines += &format!("{label:22} {:>20} {:>20} {ratio:7.2}\n", shown(value, plain), shown(value, turbotunnel));
+            let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            lines += &format!("{label:22} {:>20} {:>20} {ratio:>7}\n", shown(value, plain), shown(value, turbotunnel));
         }
         lines
     }
@@ -181,11 +201,14 @@ fn name(row: Row) -> String {
 
 /// The median, and half of what lies between the extremes.
 fn shown(name: &str, values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
     let median = median(values);
     let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), &v| (a.min(v), b.max(v)));
     let spread = if median > 0.0 { (most - least) / median * 50.0 } else { 0.0 };
     let value = match name {
-        "rate" => format!("{}/s", text::binary_size(median as u64)),
+        "rate" | "uncut rate" => format!("{}/s", text::binary_size(median as u64)),
         "p50" | "p95" | "p99" if median < 0.01 => format!("{:.0} us", median * 1e6),
         "p50" | "p95" | "p99" | "first 5 %" => format!("{:.1} ms", median * 1e3),
         _ => format!("{median:.2}"),

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use turbotunnel::{Session, Stream};
 
 use super::far::{CHUNK, Request, cpu_time, give, take};
+use super::trouble;
 
 /// Anything that bytes go through.
 pub(super) trait Pipe: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
@@ -58,7 +59,7 @@ pub(super) struct Value {
     pub(super) value: f64,
 }
 
-fn value(name: &'static str, value: f64) -> Value {
+pub(super) fn value(name: &'static str, value: f64) -> Value {
     Value { name, value }
 }
 
@@ -77,10 +78,20 @@ pub enum Row {
     Beside,
     /// Many streams at once: the total, and the slowest's share of its due
     Streams,
+    /// What is left of the rate when the connection is cut each second (not over plain TCP)
+    Cuts,
+    /// The next byte after an outage, from the first dial that succeeds (not over plain TCP)
+    Outages,
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 6] = [Self::Up, Self::Down, Self::Echo, Self::Ping, Self::Beside, Self::Streams];
+    /// Those that are measured if none is named.
+    pub(super) const USUAL: [Self; 6] = [Self::Up, Self::Down, Self::Echo, Self::Ping, Self::Beside, Self::Streams];
+
+    /// Whether plain TCP could do it at all.
+    pub(super) fn is_for_plain(self) -> bool {
+        !matches!(self, Self::Cuts | Self::Outages)
+    }
 
     /// Measures it once.
     pub(super) async fn measure(self, way: &Way, load: &Load) -> io::Result<Vec<Value>> {
@@ -94,13 +105,16 @@ impl Row {
             }
             Self::Beside => beside(way, load).await,
             Self::Streams => streams(way, load).await,
+            Self::Cuts => trouble::cuts(&load.server, load).await,
+            Self::Outages => trouble::outages(&load.server).await,
         }
     }
 }
 
 /// How much of everything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Load {
+    pub(super) server: String,
     pub(super) size: u64,
     pub(super) pings: usize,
     pub(super) time: Duration,
