@@ -109,7 +109,7 @@ pub(super) fn above(addr: SocketAddr) -> io::Result<SocketAddr> {
 /// As the default, for thousands of streams at once.
 pub(super) fn generous() -> Config {
     let mut config = Config::default();
-    config.max_buffered = 64 << 20;
+    (config.max_buffered, config.max_streams) = (64 << 20, 16 << 10);
     config
 }
 
