@@ -109,13 +109,11 @@ impl Garden {
         let base = root.join("target/planted");
         let garden = Self { root: root.to_owned(), tree: base.join("tree"), target: base.join("target") };
         fs::create_dir_all(&garden.tree)?;
-        // Only what has changed, so that the build goes on where the last one ended.
-        for entry in
-            ["Cargo.toml", "Cargo.lock", "README.md", "crates", "docs", "interop", "planted", "fuzz", "testdata"]
-        {
-            let from = root.join(entry);
-            if from.exists() {
-                copy_changed(&from, &garden.tree.join(entry))?;
+        // Only what has changed, so that the build goes on where the last one ended. Nothing hidden, and nothing built.
+        for entry in fs::read_dir(root)? {
+            let name = entry?.file_name();
+            if name != "target" && !name.to_string_lossy().starts_with('.') {
+                copy_changed(&root.join(&name), &garden.tree.join(&name))?;
             }
         }
         Ok(garden)
