@@ -14,10 +14,6 @@ const fn rule(name: &'static str) -> Test {
     Test { package: "turbotunnel-sim", target: "rules", name }
 }
 
-const fn exhaustive(name: &'static str) -> Test {
-    Test { package: "turbotunnel-sim", target: "exhaustive", name }
-}
-
 const fn tokio_half(target: &'static str, name: &'static str) -> Test {
     Test { package: "turbotunnel", target, name }
 }
@@ -314,7 +310,11 @@ pub const FAULTS: &[Fault] = &[
         file: ENCAPSULATION,
         right: "        partial.extend_from_slice(&self.bytes[whole..]);",
         wrong: "        if self.bytes.len() - whole >= HEADER_LEN {\n            partial.extend_from_slice(&self.bytes[whole..]);\n        }",
-        test: exhaustive("a_cut_at_every_byte"),
+        test: Test {
+            package: "turbotunnel",
+            target: "lib",
+            name: "encapsulation::tests::any_split_gives_the_same_packets",
+        },
     },
     // Which carrier, and when.
     Fault {
