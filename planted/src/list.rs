@@ -325,6 +325,27 @@ pub const FAULTS: &[Fault] = &[
         test: rule("carriers::exactly_one_carrier_sends"),
     },
     Fault {
+        name: "acknowledgements wait for a timer however many",
+        file: TUNNEL,
+        right: "if waiting.is_none_or(|count| count >= ACKS_AT_ONCE) {",
+        wrong: "if waiting.is_none() {",
+        test: tokio_half("faults", "a_transfer_one_way_does_not_wait_for_a_timer"),
+    },
+    Fault {
+        name: "each message that comes puts the acknowledgement off again",
+        file: TUNNEL,
+        right: "let by = *self.acks_by.get_or_insert(now + ACK_DELAY);",
+        wrong: "let by = *self.acks_by.insert(now + ACK_DELAY);",
+        test: tokio_half("faults", "an_answer_carries_the_acknowledgement"),
+    },
+    Fault {
+        name: "count a flight's rounds in numbers",
+        file: SEND,
+        right: "self.flight = Flight::new(now, self.next_order(), self.initial_flight);",
+        wrong: "self.flight = Flight::new(now, self.next_order() + self.numbered as u64, self.initial_flight);",
+        test: rule("carriers::a_cut_every_second_leaves_two_thirds_of_the_rate"),
+    },
+    Fault {
         name: "drop the old carrier unread",
         file: PATH,
         right: "self.actions.push_back(Action::CloseWrite(old));",

@@ -321,3 +321,61 @@ fn room_made_by_one_reader_is_worked_on_for_the_others() {
     }
     panic!("the small stream's byte never came through");
 }
+
+/// A message has come: its acknowledgement waits for the answer, but not for long.
+#[test]
+fn an_answer_carries_the_acknowledgement() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    let id = pair.client.open(pair.now).unwrap();
+    pair.client.write(pair.now, id, b"question").unwrap();
+    pair.exchange();
+    assert_eq!(pair.server.accept(), Some(id));
+    // The first read is told at once; from here on nothing is but what is asked for.
+    assert_eq!(pair.server.read(pair.now, id, &mut [0; 100]), Ok(Some(8)));
+    pair.exchange();
+    let (client, server) = pair.up.unwrap();
+
+    pair.client.write(pair.now, id, b"another").unwrap();
+    let mut packet = Vec::new();
+    while pair.client.poll_transmit(pair.now, client, &mut packet) {
+        pair.server.handle_packet(pair.now, server, &packet);
+        packet.clear();
+    }
+    let by = pair.now + Duration::from_millis(1);
+    assert_eq!(pair.server.acks_may_wait(pair.now), Some(by));
+    pair.now += Duration::from_micros(999);
+    assert_eq!(pair.server.acks_may_wait(pair.now), Some(by), "it is the first that waits");
+    pair.server.write(pair.now, id, b"answer").unwrap();
+    assert_eq!(pair.server.acks_may_wait(pair.now), None, "an answer does not wait");
+    let sent = pair.server.stats().packets_sent;
+    pair.exchange();
+    assert_eq!(pair.server.stats().packets_sent, sent + 1, "both in one packet");
+
+    pair.client.write(pair.now, id, b"no answer").unwrap();
+    while pair.client.poll_transmit(pair.now, client, &mut packet) {
+        pair.server.handle_packet(pair.now, server, &packet);
+        packet.clear();
+    }
+    assert!(pair.server.acks_may_wait(pair.now).is_some());
+    pair.now += Duration::from_millis(1);
+    assert_eq!(pair.server.acks_may_wait(pair.now), None, "it has waited long enough");
+}
+
+/// In order there is one ACK for any number of segments. A transfer one way once waited for the timer each time that no window update was due.
+#[test]
+fn a_transfer_one_way_does_not_wait_for_a_timer() {
+    let mut pair = Pair::new(&Config::default());
+    pair.connect();
+    let id = pair.client.open(pair.now).unwrap();
+    pair.client.write(pair.now, id, &[1; 100_000]).unwrap();
+    let (client, server) = pair.up.unwrap();
+    let (mut packet, mut arrived) = (Vec::new(), 0);
+    while pair.client.poll_transmit(pair.now, client, &mut packet) {
+        pair.server.handle_packet(pair.now, server, &packet);
+        packet.clear();
+        arrived += 1;
+        assert_eq!(pair.server.acks_may_wait(pair.now).is_some(), arrived < 40, "{arrived} segments have arrived");
+    }
+    assert!(arrived >= 40, "the smallest flight is larger than what is acknowledged at once: {arrived}");
+}
