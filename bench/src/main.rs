@@ -151,15 +151,11 @@ fn link(args: &LinkArgs) -> io::Result<()> {
 fn over(args: &OverArgs) -> io::Result<()> {
     let rate = args.rate.map(|megabits| (megabits * 1e6) as u64);
     let net = Net::new(&Path::new(rate, Duration::from_secs_f64(args.rtt / 1e3)))?;
-    let server = format!("{}:7000", path::ADDRESSES[1]);
-    let mut far = net.command(1, &args.program).args(["bench", "--serve", &server]).spawn()?;
-    std::thread::sleep(Duration::from_millis(300));
+    let (_far, server) = (rows::far(&net, &args.program)?, rows::far_address());
     let before = net.cpu();
     let began = std::time::Instant::now();
     let status = net.command(0, &args.program).args(["bench", &server]).args(&args.args).status()?;
     println!("the link used {:.2} cores", (net.cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64());
-    let _ = far.kill();
-    let _ = far.wait();
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{status}"))) }
 }
 

@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
+use turbotunnel_cli::bench::cpu_time;
 
 /// Rate, delay, buffer.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -96,7 +97,7 @@ impl Net {
 
     /// CPU time that the link has used.
     pub(crate) fn cpu(&self) -> Duration {
-        cpu_of(self.link.id())
+        cpu_time(self.link.id())
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -126,14 +127,4 @@ fn succeeds(command: &mut Command) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim_end())))
-}
-
-/// User and system time of a process. Zero if it is gone.
-pub(crate) fn cpu_of(pid: u32) -> Duration {
-    // proc(5): fields 14 and 15, in clock ticks of 10 ms; the name in front may have spaces.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields: Vec<u64> = behind_name.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    let ticks = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);
-    Duration::from_millis(ticks * 10)
 }

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::path::cpu_of;
+use turbotunnel_cli::bench::cpu_time;
 
 /// Small enough to be on its way at once with many others, large enough not to be what is measured.
 const CHUNK: usize = 64 << 10;
@@ -66,7 +66,7 @@ impl Pair {
     }
 
     fn cpu(&self) -> Duration {
-        cpu_of(self.server.id()) + cpu_of(self.client.id())
+        cpu_time(self.server.id()) + cpu_time(self.client.id())
     }
 
     /// There and back: bytes a second, and CPU seconds for a GiB of both programs.

@@ -1,6 +1,7 @@
 //! Figures, and how they stand in `RESULTS.md`.
 
 use serde::Serialize;
+use turbotunnel_cli::bench::median;
 
 /// What was measured, in as many columns as there is something to compare.
 #[derive(Clone, Debug, Serialize)]
@@ -69,7 +70,7 @@ impl Row {
 
     /// Ours to plain's, of the medians.
     pub(crate) fn ratio(&self) -> Option<f64> {
-        Some(median(&self.ours)? / median(&self.plain)?)
+        Some(median(&self.ours)? / median(&self.plain).filter(|plain| *plain > 0.0)?)
     }
 
     /// Whether it is as wanted.
@@ -122,17 +123,5 @@ impl Unit {
             Self::Share => format!("{value:.2}"),
             Self::Count => format!("{value:.0}"),
         }
-    }
-}
-
-/// The one in the middle.
-pub(crate) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    match n {
-        0 => None,
-        _ if n % 2 == 1 => Some(sorted[n / 2]),
-        _ => Some((sorted[n / 2 - 1] + sorted[n / 2]) / 2.0),
     }
 }

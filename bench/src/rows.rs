@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use turbotunnel_cli::bench::cpu_time;
 
 use crate::engine;
-use crate::path::{ADDRESSES, Net, Path, cpu_of};
+use crate::path::{ADDRESSES, Net, Path};
 use crate::pipes::Pair;
 use crate::report::{Row, Unit, Wanted};
 
@@ -112,7 +113,7 @@ impl Report {
 }
 
 /// A process that ends with its handle.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -134,17 +135,28 @@ fn here(setup: &Setup, args: &[&str]) -> io::Result<Report> {
     json(setup.program("turbotunnel").args(["bench", "--json", "--rounds", &setup.rounds.to_string()]).args(args))
 }
 
-/// The same over a path. Also gives the cores that the path used.
-fn over(setup: &Setup, path: &Path, rounds: u32, args: &[&str]) -> io::Result<(Report, f64)> {
-    let net = Net::new(path)?;
-    let (program, server) = (setup.path("turbotunnel"), format!("{}:7000", ADDRESSES[1]));
-    let mut far = net.command(1, &program);
-    let far = far.args(["bench", "--serve", &server]).stdin(Stdio::null()).stderr(Stdio::piped());
+/// `turbotunnel bench --serve` at the far end of a path, listening.
+pub(crate) fn far(net: &Net, program: &str) -> io::Result<Running> {
+    let mut far = net.command(1, program);
+    let far = far.args(["bench", "--serve", &far_address()]).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut far = Running(far.spawn()?);
     // It tells when it listens.
     let mut said = BufReader::new(far.0.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
     said.next().transpose()?;
     thread::spawn(move || said.for_each(drop));
+    Ok(far)
+}
+
+/// Where that is.
+pub(crate) fn far_address() -> String {
+    format!("{}:7000", ADDRESSES[1])
+}
+
+/// The same over a path. Also gives the cores that the path used.
+fn over(setup: &Setup, path: &Path, rounds: u32, args: &[&str]) -> io::Result<(Report, f64)> {
+    let net = Net::new(path)?;
+    let (program, server) = (setup.path("turbotunnel"), far_address());
+    let _far = far(&net, &program)?;
     let (cpu, began) = (net.cpu(), Instant::now());
     let mut near = net.command(0, &program);
     let report = json(near.args(["bench", "--json", "--rounds", &rounds.to_string(), &server]).args(args))?;
@@ -354,10 +366,10 @@ fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
 
     let (server, at) = echo_server(setup)?;
     let holding = hold(&["idle", &at, "10000"])?;
-    let cpu = cpu_of(server.0.id());
+    let cpu = cpu_time(server.0.id());
     thread::sleep(Duration::from_secs(60));
     let mut idle = Row::new("10,000 idle sessions: the server's CPU", Unit::Cores).wanted(Wanted::AtMost(0.02));
-    idle.ours.push((cpu_of(server.0.id()) - cpu).as_secs_f64() / 60.0);
+    idle.ours.push((cpu_time(server.0.id()) - cpu).as_secs_f64() / 60.0);
     rows.push(idle);
     drop(holding);
     drop(server);
@@ -373,9 +385,10 @@ fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
     drop(server);
 
     let (server, at) = echo_server(setup)?;
+    let before = descriptors(server.0.id())?;
     let holding = [hold(&["idle", &at, "9000"])?, hold(&["idle", &at, "9000"])?];
     let mut held = Row::new("sessions held with their carriers", Unit::Count).wanted(Wanted::AtLeast(18_000.0));
-    held.ours.push(18_000.0);
+    held.ours.push((descriptors(server.0.id())? - before) as f64);
     let mut memory = Row::new("the same, the server's memory", Unit::Memory);
     memory.ours.push(resident(server.0.id()));
     rows.extend([held, memory]);
@@ -441,4 +454,9 @@ fn resident(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Open ones: each carrier is one.
+fn descriptors(pid: u32) -> io::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }

@@ -134,7 +134,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
             }
             Request::Down(n) => give(&mut stream, n).await?,
             Request::Cpu => {
-                let used = u64::try_from(cpu_time().as_micros()).unwrap_or(u64::MAX);
+                let used = u64::try_from(cpu_time(std::process::id()).as_micros()).unwrap_or(u64::MAX);
                 stream.write_all(&used.to_le_bytes()).await?;
             }
         }
@@ -167,10 +167,11 @@ pub(super) async fn give(stream: &mut (impl AsyncWrite + Unpin), n: u64) -> io::
     stream.flush().await
 }
 
-/// CPU time that this process has used, user and system. Zero where the system does not tell.
-pub(super) fn cpu_time() -> Duration {
-    // proc(5): fields 14 and 15, in clock ticks of 10 ms; the name in front may have spaces.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// User and system time of a process, to 10 ms. Zero if it is gone, or where the system does not tell (proc(5)).
+#[must_use]
+pub fn cpu_time(process: u32) -> Duration {
+    // Fields 14 and 15, in clock ticks of 10 ms; the name in front may have spaces.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let fields: Vec<u64> = behind_name.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
     let ticks = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);

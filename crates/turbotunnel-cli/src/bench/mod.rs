@@ -18,6 +18,7 @@ use crate::args::BenchArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::log::Log;
 use crate::{address, text};
+pub use far::cpu_time;
 pub use rows::Row;
 use rows::{Load, Value, Way};
 
@@ -82,7 +83,7 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
 
 async fn connect(server: &str) -> Result<Session, Failure> {
     let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(server).await;
-    session.map_err(|error| crate::commands::session_failure(&error, server, None))
+    session.map_err(|error| crate::commands::session_failure(&error, server, "bench --serve", None))
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -173,8 +174,8 @@ impl Report {
             let measured = &mut self.rows[at];
             let values = if column == "plain TCP" { &mut measured.plain } else { &mut measured.turbotunnel };
             values.push(value.value);
-            let both = !measured.plain.is_empty() && !measured.turbotunnel.is_empty();
-            measured.ratio = both.then(|| median(&measured.turbotunnel) / median(&measured.plain));
+            let plain = median(&measured.plain).filter(|plain| *plain > 0.0);
+            measured.ratio = median(&measured.turbotunnel).zip(plain).map(|(ours, plain)| ours / plain);
         }
     }
 
@@ -201,10 +202,7 @@ fn name(row: Row) -> String {
 
 /// The median, and half of what lies between the extremes.
 fn shown(name: &str, values: &[f64]) -> String {
-    if values.is_empty() {
-        return "-".to_owned();
-    }
-    let median = median(values);
+    let Some(median) = median(values) else { return "-".to_owned() };
     let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), &v| (a.min(v), b.max(v)));
     let spread = if median > 0.0 { (most - least) / median * 50.0 } else { 0.0 };
     let value = match name {
@@ -216,13 +214,16 @@ fn shown(name: &str, values: &[f64]) -> String {
     format!("{value} ±{spread:2.0} %")
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The one in the middle, or between the two in the middle. `None` of nothing.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    let n = sorted.len();
+    match n {
+        0 => None,
+        _ if n % 2 == 1 => Some(sorted[n / 2]),
+        _ => Some((sorted[n / 2 - 1] + sorted[n / 2]) / 2.0),
     }
 }
 
@@ -232,8 +233,9 @@ mod tests {
 
     #[test]
     fn medians_and_spreads() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0]), 2.5);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
         assert_eq!(shown("rate", &[100.0 * 1048576.0, 90.0 * 1048576.0, 110.0 * 1048576.0]), "100 MiB/s ±10 %");
         assert_eq!(shown("p50", &[0.000_020]), "20 us ± 0 %");
     }

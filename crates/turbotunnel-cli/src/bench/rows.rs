@@ -48,7 +48,7 @@ impl Way {
     async fn cpu(&self) -> io::Result<Duration> {
         let mut pipe = self.ask(Request::Cpu).await?;
         let far = pipe.read_u64_le().await?;
-        Ok(cpu_time() + Duration::from_micros(far))
+        Ok(cpu_time(std::process::id()) + Duration::from_micros(far))
     }
 }
 

@@ -20,6 +20,8 @@ use crate::signals::{Signal, Signals};
 use crate::stdio;
 use crate::text;
 
+/// Who answers.
+const SERVING: &str = "echo-server";
 /// Read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// How long saying goodbye may take when every byte has come back already.
@@ -42,7 +44,7 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
         .on_event(teller(log.clone(), server.clone(), args.fail_fast))
         .connect_tcp(&server);
     let session = tokio::select! {
-        session = connecting => session.map_err(|e| super::session_failure(&e, &server, None))?,
+        session = connecting => session.map_err(|e| super::session_failure(&e, &server, SERVING, None))?,
         failure = signals.at_once() => return Err(failure),
     };
     let id = session.id();
@@ -96,7 +98,7 @@ async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(
         |what: &str, error: &io::Error| Failure::new(Exit::Unexpected, format!("cannot {what}: {}", reason(error)));
     let stdin = stdio::stdin().map_err(|e| cannot("read standard input", &e))?;
     let stdout = stdio::stdout().map_err(|e| cannot("write standard output", &e))?;
-    let stream = session.open().await.map_err(|e| super::session_failure(&e, server, None))?;
+    let stream = session.open().await.map_err(|e| super::session_failure(&e, server, SERVING, None))?;
     let (from_server, to_server) = tokio::io::split(stream);
     let received = Cell::new(0);
     let ended = tokio::select! {
@@ -125,7 +127,7 @@ async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(
         Err(Ended::Stream(e)) => match session_error(&e) {
             // The session may have ended because the server has said goodbye after everything had come back.
             Some(SessionError::ClosedByPeer(_)) if progress.is_back(received) => Ok(()),
-            Some(error) => Err(super::session_failure(&error, server, Some(&consequence()))),
+            Some(error) => Err(super::session_failure(&error, server, SERVING, Some(&consequence()))),
             None => {
                 let why =
                     if e.kind() == io::ErrorKind::BrokenPipe { "the server let go of it".into() } else { reason(&e) };

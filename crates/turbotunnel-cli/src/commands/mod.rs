@@ -50,8 +50,8 @@ fn no_runtime(error: &io::Error) -> Failure {
     Failure::new(Exit::Unexpected, format!("cannot start: {}", crate::failure::reason(error)))
 }
 
-/// The one place where the end of a session becomes an exit code. `consequence` is what it means here, one line.
-pub(crate) fn session_failure(error: &SessionError, server: &str, consequence: Option<&str>) -> Failure {
+/// The one place where the end of a session becomes an exit code. `serving` is the command that serves it, `consequence` is what it means here, one line.
+pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str, consequence: Option<&str>) -> Failure {
     let with = |exit, text: String| {
         let text = match consequence {
             Some(consequence) => format!("{text}\n{consequence}"),
@@ -69,7 +69,7 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, consequence: O
                         .tip("it may be a typing error, or your network's resolver lies; an address works too")
                 }
                 _ => Failure::new(Exit::NeverConnected, format!("cannot reach tcp://{server}: {reason}"))
-                    .tip(format!("is the server running? turbotunnel echo-server {server}")),
+                    .tip(format!("is the server running? turbotunnel {serving} {server}")),
             }
         }
         SessionError::Unknown => with(Exit::SessionLost, "the server does not know this session any more".into())
