@@ -50,7 +50,7 @@ pub const FAULTS: &[Fault] = &[
         file: SEND,
         right: "if self.slots[index].state != State::Acknowledged {\n                self.mark_lost(self.at(index), Cause::Resume);",
         wrong: "if self.slots[index].state == State::Acknowledged {\n                self.mark_lost(self.at(index), Cause::Resume);",
-        test: kcp("a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
+        test: kcp("carriers::a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
     },
     Fault {
         name: "resend from a stale una",
@@ -64,21 +64,21 @@ pub const FAULTS: &[Fault] = &[
         file: KCP,
         right: "self.learning = in_flight && how != Resume::Now;",
         wrong: "self.learning = in_flight && how == Resume::AfterFirst;",
-        test: kcp("learning_comes_before_sending_again"),
+        test: kcp("carriers::learning_comes_before_sending_again"),
     },
     Fault {
         name: "accept a una beyond nxt",
         file: SEND,
         right: "una.distance_from(self.nxt()) <= 0",
         wrong: "una.distance_from(self.nxt()) <= 1",
-        test: kcp("an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do"),
+        test: kcp("receiving::an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do"),
     },
     Fault {
         name: "take an edge back",
         file: SEND,
         right: "if !self.edge_announced || moved {",
         wrong: "if !self.edge_announced || edge != self.edge {",
-        test: kcp("an_announced_edge_is_not_taken_back"),
+        test: kcp("windows::an_announced_edge_is_not_taken_back"),
     },
     Fault {
         name: "send one segment beyond the window",
@@ -96,7 +96,7 @@ pub const FAULTS: &[Fault] = &[
         file: SEND,
         right: "base.saturating_mul(self.backoff.saturating_add(1)).min(self.max_backoff.max(base))",
         wrong: "base.saturating_mul(1 << self.backoff.min(20))",
-        test: kcp("timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress"),
+        test: kcp("sending::timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress"),
     },
     Fault {
         name: "resend by timeout between peers of ours",
@@ -117,21 +117,21 @@ pub const FAULTS: &[Fault] = &[
         file: SEND,
         right: "if self.probe_goes && self.lost > 0 {",
         wrong: "if false {",
-        test: kcp("a_full_flight_does_not_hold_back_the_probe"),
+        test: kcp("sending::a_full_flight_does_not_hold_back_the_probe"),
     },
     Fault {
         name: "take any ack for the last transmission",
         file: SEND,
         right: "if passed.exact && passed.ts == ts {",
         wrong: "if passed.exact {",
-        test: kcp("the_ts_of_an_ack_tells_which_transmission_arrived"),
+        test: kcp("sending::the_ts_of_an_ack_tells_which_transmission_arrived"),
     },
     Fault {
         name: "never ask for a closed window",
         file: SEND,
         right: "due.ask_window = true;\n            self.probe.wait",
         wrong: "self.probe.wait",
-        test: kcp("a_lost_window_update_costs_one_question"),
+        test: kcp("windows::a_lost_window_update_costs_one_question"),
     },
     Fault {
         name: "numbers compared as they are",
@@ -145,7 +145,7 @@ pub const FAULTS: &[Fault] = &[
         file: KCP,
         right: "        if self.suspended {\n            return None;\n        }\n        self.sender.deadline",
         wrong: "        self.sender.deadline",
-        test: kcp("a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
+        test: kcp("carriers::a_reborn_carrier_carries_everything_again_at_once_however_long_it_was_away"),
     },
     // KCP, receiving.
     Fault {
@@ -153,7 +153,7 @@ pub const FAULTS: &[Fault] = &[
         file: RECV,
         right: "        if payload.is_empty() {",
         wrong: "        if payload.is_empty() && sn.offset_from(self.rcv_nxt).is_none() {",
-        test: kcp("an_empty_push_is_never_acknowledged"),
+        test: kcp("receiving::an_empty_push_is_never_acknowledged"),
     },
     Fault {
         name: "forget to acknowledge duplicates again",
@@ -167,28 +167,28 @@ pub const FAULTS: &[Fault] = &[
         file: RECV,
         right: "is_some_and(|offset| offset >= self.window)",
         wrong: "is_some_and(|offset| offset > self.window)",
-        test: kcp("what_lies_beyond_the_window_is_dropped_without_ack"),
+        test: kcp("receiving::what_lies_beyond_the_window_is_dropped_without_ack"),
     },
     Fault {
         name: "no limit on the bytes of segments",
         file: RECV,
         right: "self.held >= self.budget &&",
         wrong: "self.held >= usize::MAX &&",
-        test: kcp("a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget"),
+        test: kcp("receiving::a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget"),
     },
     Fault {
         name: "no word when the window opens again",
         file: RECV,
         right: "self.wins_due |= self.wnd() > 0 && self.reopens();",
         wrong: "self.wins_due |= self.wnd() == 0 && self.reopens();",
-        test: kcp("a_reader_that_stops_closes_the_window_and_opens_it_again"),
+        test: kcp("windows::a_reader_that_stops_closes_the_window_and_opens_it_again"),
     },
     Fault {
         name: "half a packet takes effect",
         file: "crates/kcp/src/wire.rs",
         right: "while let Some((_, behind)) = split_segment(conv, rest)? {",
         wrong: "while let Ok(Some((_, behind))) = split_segment(conv, rest) {",
-        test: kcp("a_packet_that_does_not_parse_changes_nothing"),
+        test: kcp("receiving::a_packet_that_does_not_parse_changes_nothing"),
     },
     // smux.
     Fault {

@@ -1,0 +1,171 @@
+//! How much may be on its way: what the peer announces, and what it does not.
+
+use super::*;
+
+#[test]
+fn a_reader_that_stops_closes_the_window_and_opens_it_again() {
+    let config = Config { recv_window: 64, ..config() };
+    let mut pair = Pair::new(&config, Retransmission::TailProbe);
+    let data = pattern(500 * MSS);
+    pair.out[0].extend(&data);
+    pair.reads[1] = false;
+    pair.run_for(ms(20_000));
+    assert_eq!(pair.engines[1].rcv_nxt(), Sn::new(64));
+    assert_eq!(pair.engines[0].nxt(), Sn::new(64), "not one segment beyond the window");
+    assert_eq!(pair.engines[0].room(), 0);
+    let questions = pair.engines[0].stats().wask_sent;
+    assert!((5..=9).contains(&questions), "{questions} questions: 0.5, 0.75 ... 10 s apart");
+    pair.reads[1] = true;
+    pair.now += ms(1);
+    let reopened = pair.now;
+    pair.turn();
+    pair.run();
+    assert!(pair.received[1] == data);
+    assert!(pair.now - reopened < ms(1_000), "took {:?}", pair.now - reopened);
+}
+
+#[test]
+fn a_lost_window_update_costs_one_question() {
+    let config = Config { recv_window: 8, ..config() };
+    let mut pair = Pair::new(&config, Retransmission::TailProbe);
+    let data = pattern(20 * MSS);
+    pair.out[0].extend(&data);
+    pair.reads[1] = false;
+    let mut wins = segment(Command::Wins, 0, 0, b"");
+    wins[6] = 8;
+    pair.engines[0].handle_packet(pair.now, &wins).expect("well formed");
+    pair.run_for(ms(400));
+    assert_eq!(pair.engines[0].nxt(), Sn::new(8));
+    pair.reads[1] = true;
+    pair.turn();
+    pair.air.retain(|&(to, _, _)| to == 1);
+    let lost = pair.now;
+    pair.run();
+    assert!(pair.received[1] == data);
+    assert!(pair.now - lost < ms(1_500), "took {:?}", pair.now - lost);
+}
+
+#[test]
+fn questions_cease_when_nobody_wants_to_write() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    let mut closed = Vec::new();
+    let wins = Segment {
+        conv: CONV,
+        cmd: Command::Wins,
+        frg: 0,
+        wnd: 0,
+        ts: Ts::new(0),
+        sn: Sn::new(0),
+        una: Sn::new(0),
+        payload: b"",
+    };
+    wins.encode(&mut closed);
+    kcp.handle_packet(now, &closed).expect("well formed");
+    assert_eq!((kcp.room(), kcp.poll_timeout()), (0, None), "a closed window alone is no reason to ask");
+    assert!(!kcp.fill(|_, _| panic!("there is no room")));
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(500)));
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.poll_timeout(), None);
+    assert_eq!(kcp.room(), 32 * MSS);
+}
+
+#[test]
+fn an_announced_edge_is_not_taken_back() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, unbounded());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.room(), 100 * MSS);
+    let mut smaller = segment(Command::Wins, 0, 0, b"");
+    smaller[6] = 3;
+    kcp.handle_packet(now, &smaller).expect("well formed");
+    assert_eq!(kcp.room(), 100 * MSS, "a late packet does not close the window");
+}
+
+/// An old `una` is no mistake, and one from nearly half the circle ago is an old one. Its window once counted as the newest, and nothing
+/// was sent ever after.
+#[test]
+fn a_una_from_half_the_circle_ago_does_not_close_the_window() {
+    let now = Instant::now();
+    for una in [0x8000_0000, 0x8000_0001, 0xffff_0000] {
+        let mut kcp = Kcp::new(now, CONV, unbounded());
+        kcp.set_retransmission(Retransmission::TailProbe);
+        kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+        kcp.handle_packet(now, &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 100 * MSS, "{una:#x}");
+        // As the first words of a peer it opens nothing, and stands in the way of nothing.
+        let mut kcp = Kcp::new(now, CONV, unbounded());
+        kcp.set_retransmission(Retransmission::TailProbe);
+        kcp.handle_packet(now, &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 0, "{una:#x}");
+        kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+        assert_eq!(kcp.room(), 100 * MSS, "{una:#x}");
+    }
+}
+
+/// More was in flight than the window that the peer then told: it moves with each `una` and stays closed. Who waited for room once
+/// went without questions from the first such move on.
+#[test]
+fn a_window_that_moves_and_stays_closed_is_still_asked_after() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.write(&pattern(32 * MSS));
+    said(&mut kcp, now);
+    let closed = |una| {
+        let mut packet = segment(Command::Ack, una - 1, una, b"");
+        packet[6..8].copy_from_slice(&0_u16.to_le_bytes());
+        packet
+    };
+    kcp.handle_packet(now, &closed(2)).expect("well formed");
+    assert_eq!(kcp.write(b"waits"), 0);
+    kcp.handle_packet(now, &closed(10)).expect("well formed");
+    kcp.handle_packet(now, &closed(32)).expect("well formed");
+    assert!(kcp.all_acknowledged());
+    let due = kcp.poll_timeout().expect("the update may get lost");
+    assert_eq!(due, now + ms(500));
+    kcp.handle_timeout(due);
+    assert_eq!(said(&mut kcp, due).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+}
+
+#[test]
+fn a_window_of_65535_segments_fills_and_empties() {
+    let config = Config { send_window: u16::MAX, recv_window: u16::MAX, ..unbounded() };
+    let mut pair = Pair::new(&config, Retransmission::TailProbe);
+    pair.delay = ms(500);
+    pair.engines[0]
+        .handle_packet(pair.now, &{
+            let mut wins = segment(Command::Wins, 0, 0, b"");
+            wins[6..8].copy_from_slice(&[0xff, 0xff]);
+            wins
+        })
+        .expect("well formed");
+    let mut left = 65_535 * MSS;
+    let chunk = pattern(64 * MSS);
+    while left > 0 {
+        let taken = pair.engines[0].write(&chunk[..left.min(chunk.len())]);
+        assert!(taken > 0);
+        left -= taken;
+    }
+    assert_eq!(pair.engines[0].room(), 0);
+    pair.run();
+    assert_eq!(pair.received[1].len(), 65_535 * MSS);
+    assert_eq!(pair.engines[0].stats().resent(), 0);
+}
+
+#[test]
+fn a_slow_reader_does_not_make_the_sender_creep() {
+    let config = Config { recv_window: 64, ..config() };
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config);
+    for sn in 0..60 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 59, 60, 4, 0)]);
+    for read in 1..=16 {
+        kcp.consume();
+        let expected: &[_] = if read < 16 { &[] } else { &[(Command::Wins, 0, 60, 20, 0)] };
+        assert_eq!(said(&mut kcp, now), expected, "after {read}: a quarter of the window is worth a packet");
+    }
+}
