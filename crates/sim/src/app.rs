@@ -71,12 +71,14 @@ pub struct App {
     /// Streams that are taken for used already.
     used: u32,
     streams: Vec<AppStream>,
+    received: u64,
+    written: u64,
     buf: Vec<u8>,
 }
 
 impl App {
     pub(crate) fn new(start: Instant, side: Side, session: u64, used: u32) -> Self {
-        Self { side, session, start, used, streams: Vec::new(), buf: vec![0; PIECE] }
+        Self { side, session, start, used, streams: Vec::new(), received: 0, written: 0, buf: vec![0; PIECE] }
     }
 
     pub(crate) fn add(&mut self, traffic: &Traffic) {
@@ -118,13 +120,13 @@ impl App {
     /// Bytes read so far, all streams together. Each of them was the right one.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.inn.done).sum()
+        self.received
     }
 
     /// Bytes written so far, all streams together. Taken, not delivered.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.out.done).sum()
+        self.written
     }
 
     /// The end of stream number `index` (in the order in which they start) was acknowledged.
@@ -182,7 +184,7 @@ impl App {
 
     /// When it wants to do something by itself.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let times = self.streams.iter().filter(|stream| stream.failed.is_none()).flat_map(|stream| {
+        let times = self.streams.iter().filter(|stream| stream.failed.is_none() && !stream.let_go).flat_map(|stream| {
             let open = stream.id.is_none() && stream.traffic.opener == self.side;
             let write = open || stream.may_write(self.side) > stream.out.done || stream.may_finish(self.side);
             let write = (write && !stream.out.waiting).then_some(stream.out.not_before);
@@ -204,7 +206,7 @@ impl App {
             busy = true;
         }
         for stream in &mut self.streams {
-            if stream.failed.is_some() {
+            if stream.failed.is_some() || stream.let_go {
                 continue;
             }
             if stream.id.is_none() && stream.traffic.opener == self.side && now >= stream.out.not_before {
@@ -218,8 +220,11 @@ impl App {
                 }
             }
             let Some(id) = stream.id else { continue };
+            let (read, written) = (stream.inn.done, stream.out.done);
             busy |= stream.read(now, self.side, id, streams, &mut self.buf);
             busy |= stream.write(now, self.side, id, streams, &mut self.buf);
+            self.received += stream.inn.done - read;
+            self.written += stream.out.done - written;
             if stream.out.ended && stream.inn.ended && !stream.let_go {
                 stream.let_go = true;
                 streams.let_go(now, id);

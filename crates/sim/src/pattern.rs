@@ -36,6 +36,14 @@ impl Pattern {
         let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(at / 8);
+            // Whole words make nearly all of it.
+            if at.is_multiple_of(8) && rest.len() >= 8 {
+                let (head, tail) = rest.split_at_mut(8);
+                head.copy_from_slice(&word);
+                rest = tail;
+                at += 8;
+                continue;
+            }
             let word = &word[(at % 8) as usize..];
             let len = word.len().min(rest.len());
             let (head, tail) = rest.split_at_mut(len);
@@ -52,6 +60,14 @@ impl Pattern {
         let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(at / 8);
+            if at.is_multiple_of(8)
+                && let Some((head, tail)) = rest.split_first_chunk()
+                && *head == word
+            {
+                rest = tail;
+                at += 8;
+                continue;
+            }
             let word = &word[(at % 8) as usize..];
             let len = word.len().min(rest.len());
             if rest[..len] != word[..len] {
