@@ -29,8 +29,9 @@ use crate::tunnel::{self, Action, CarrierId};
 const READS_PER_TURN: usize = 4;
 /// Fillings of the carrier's write buffer in a turn.
 const WRITES_PER_TURN: usize = 4;
-/// Bytes after which packets are handed to the kernel.
-const WRITE_CHUNK: usize = 64 << 10;
+/// Bytes after which packets are handed to the kernel. With one packet more they are just below two of Linux' largest segments (65,483 bytes on loopback):
+/// what goes over is sent as a segment of its own, as no delay is wanted, and costs both ends as much as a full one.
+const WRITE_CHUNK: usize = 125 << 10;
 /// A timer may be so much too early.
 const EARLY: Duration = Duration::from_millis(50);
 /// When the session is over, its carriers may take so long to be closed in order.
