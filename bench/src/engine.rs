@@ -56,28 +56,22 @@ pub(crate) fn run(window: u16, packets: u64) -> (u64, u64) {
                 break;
             }
             sent += 1;
-            peer_kcp.handle_packet(now, &packet).expect("our own packet");
+            let take = |bytes: &[u8]| peer_mux.handle_bytes(now, bytes).is_ok();
+            peer_kcp.handle_packet_with(now, &packet, take).expect("our own packet");
+            assert_eq!(peer_kcp.peek(), None, "read as it came");
             packet.clear();
-            while let Some(bytes) = peer_kcp.peek() {
-                peer_mux.handle_bytes(now, bytes).expect("our own frames");
-                peer_kcp.consume();
-            }
-            while peer_mux.accept().is_some() {}
-            while let Ok(Some(n @ 1..)) = peer_mux.read(now, stream, &mut buffer) {
-                received += n as u64;
-            }
+        }
+        while peer_mux.accept().is_some() {}
+        while let Ok(Some(n @ 1..)) = peer_mux.read(now, stream, &mut buffer) {
+            received += n as u64;
         }
         while peer_mux.poll_event().is_some() {}
         peer_kcp.fill(|segment, room| {
             peer_mux.poll_transmit(now, segment, room);
         });
         while peer_kcp.poll_transmit(now, &mut packet) {
-            kcp.handle_packet(now, &packet).expect("our own packet");
+            kcp.handle_packet_with(now, &packet, |bytes| mux.handle_bytes(now, bytes).is_ok()).expect("our own packet");
             packet.clear();
-        }
-        while let Some(bytes) = kcp.peek() {
-            mux.handle_bytes(now, bytes).expect("our own frames");
-            kcp.consume();
         }
         while mux.poll_event().is_some() {}
     }

@@ -90,6 +90,21 @@ impl Kcp {
     ///
     /// See [`DecodeError`]; the packet is counted in [`Stats::packets_malformed`].
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<bool, DecodeError> {
+        self.handle_packet_with(now, packet, |_| false)
+    }
+
+    /// As [`Kcp::handle_packet`], but data that is next in order, with nothing unread before it, is offered to `take` where it lies in the packet:
+    /// `true`, and it counts as read; `false`, and it is kept for [`Kcp::peek`]. It saves a copy, and what is kept is the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kcp::handle_packet`].
+    pub fn handle_packet_with(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, DecodeError> {
         let parsed = segments(packet).and_then(|segments| match crate::wire::conv_of(packet) {
             Some(found) if found != self.conv => Err(DecodeError::OtherConv { expected: self.conv, found }),
             _ => Ok(segments),
@@ -109,7 +124,11 @@ impl Kcp {
             match segment.cmd {
                 Command::Push => {
                     let (pool, stats) = (&mut self.pool, &mut self.stats);
-                    self.receiver.on_push(segment.sn, segment.ts, segment.payload, pool, stats);
+                    if self.receiver.is_next(segment.sn) && take(segment.payload) {
+                        self.receiver.on_taken(segment.sn, segment.ts, segment.payload.len(), stats);
+                    } else {
+                        self.receiver.on_push(segment.sn, segment.ts, segment.payload, pool, stats);
+                    }
                 }
                 Command::Ack => {
                     self.stats.acks_received += 1;

@@ -98,6 +98,21 @@ impl Receiver {
         true
     }
 
+    /// Whether a PUSH that [`Self::accepts`] brings what would be read next.
+    pub(crate) fn is_next(&self, sn: Sn) -> bool {
+        sn == self.rcv_nxt && self.readable.is_empty()
+    }
+
+    /// A PUSH that [`Self::is_next`] was read as it came.
+    pub(crate) fn on_taken(&mut self, sn: Sn, ts: Ts, len: usize, stats: &mut Stats) {
+        stats.segments_received += 1;
+        stats.bytes_received += len as u64;
+        self.cumulative_ack = Some((sn, ts));
+        self.rcv_nxt = self.rcv_nxt.next();
+        self.waiting.pop_front();
+        self.advance();
+    }
+
     /// Takes in a PUSH that [`Self::accepts`].
     pub(crate) fn on_push(&mut self, sn: Sn, ts: Ts, payload: &[u8], pool: &mut Pool, stats: &mut Stats) {
         let Some(offset) = sn.offset_from(self.rcv_nxt) else {

@@ -697,7 +697,7 @@ impl Sender {
         self.log_base += self.log.len() as u64;
         self.log.clear();
         self.lost_queue.clear();
-        if quiet {
+        if quiet && self.slots.capacity() + self.log.capacity() + self.lost_queue.capacity() > 3 * IDLE_RING {
             for ring in [&mut self.log, &mut self.lost_queue] {
                 ring.shrink_to(IDLE_RING);
             }

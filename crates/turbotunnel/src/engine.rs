@@ -249,7 +249,17 @@ impl Engine {
     /// Takes in one KCP packet. `None`: it does not parse, or nothing in it can come from our peer; it changes nothing and is only counted.
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Result<Option<Received>, SessionError> {
         let before = (self.kcp.una(), self.kcp.rcv_nxt(), answers(self.kcp.stats()));
-        if !self.kcp.handle_packet(now, packet).unwrap_or(false) {
+        let (mux, over, failed) = (&mut self.mux, self.over, &mut self.failed);
+        let mut result = Ok(());
+        let take = |bytes: &[u8]| {
+            if *failed || !(over || mux.has_room()) {
+                return false;
+            }
+            result = mux.handle_bytes(now, bytes);
+            *failed = result.is_err();
+            true
+        };
+        if !self.kcp.handle_packet_with(now, packet, take).unwrap_or(false) {
             return Ok(None);
         }
         let received = Received {
@@ -257,7 +267,9 @@ impl Engine {
             data: self.kcp.rcv_nxt() != before.1,
             answer: self.kcp.una() != before.0 || answers(self.kcp.stats()) != before.2,
         };
-        self.pass_up(now)?;
+        let kept = self.pass_up(now);
+        result?;
+        kept?;
         self.put_off &= !received.data;
         if received.answer {
             self.note_answer(now);

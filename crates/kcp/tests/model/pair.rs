@@ -40,6 +40,8 @@ enum Deed {
     Ask(Who),
     Mode(Who, Retransmission),
     RoundTrip(Who, u64),
+    /// From now on it takes what comes in order at once, or no longer.
+    Eager(Who, bool),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -65,6 +67,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => who().prop_map(Deed::Ask),
         1 => (who(), retransmission()).prop_map(|(who, mode)| Deed::Mode(who, mode)),
         1 => (who(), 0..500_u64).prop_map(|(who, rtt)| Deed::RoundTrip(who, rtt)),
+        1 => (who(), any::<bool>()).prop_map(|(who, eager)| Deed::Eager(who, eager)),
     ]
 }
 
@@ -100,6 +103,8 @@ struct End {
     out_of_order: BTreeSet<usize>,
     rcv_nxt: usize,
     read: usize,
+    /// Whoever is above takes what is next in order as it comes, and these are its bytes.
+    taken: Option<Vec<u8>>,
     announced: usize,
     /// Arrived and not yet acknowledged since.
     unanswered: BTreeSet<usize>,
@@ -131,6 +136,7 @@ impl End {
             out_of_order: BTreeSet::new(),
             rcv_nxt: 0,
             read: 0,
+            taken: None,
             announced: recv_window,
             unanswered: BTreeSet::new(),
             question: false,
@@ -188,6 +194,11 @@ impl End {
                         self.duplicates += 1;
                     } else {
                         self.segments_received += 1;
+                        if self.taken.is_some() && sn == self.rcv_nxt && self.unread() == 0 {
+                            self.out_of_order.remove(&sn);
+                            self.rcv_nxt += 1;
+                            self.read += 1;
+                        }
                         self.advance();
                     }
                 }
@@ -199,7 +210,9 @@ impl End {
         if heard {
             self.sending.on_heard();
         }
-        assert_eq!(self.kcp.handle_packet(now, packet), Ok(heard));
+        let eager = &mut self.taken;
+        let offered = |bytes: &[u8]| eager.as_mut().map(|taken| taken.extend_from_slice(bytes)).is_some();
+        assert_eq!(self.kcp.handle_packet_with(now, packet, offered), Ok(heard));
         if self.sending.progress() > progress && self.sending.waits_for_acknowledgements() {
             let first_wait = self.kcp.rto().max(ms(1_000) + 4 * self.kcp.srtt().unwrap_or_default());
             let due = self.kcp.poll_timeout();
@@ -326,11 +339,11 @@ impl Pair {
             Deed::Send(who, packets) => self.send(who, packets),
             Deed::Deliver(to, index) if !self.air[to].is_empty() => {
                 let packet = self.take_off(to, index);
-                self.ends[to].take_in(now, &packet);
+                self.arrive(to, &packet);
             }
             Deed::Double(to, index) if !self.air[to].is_empty() => {
                 let packet = self.air[to][index % self.air[to].len()].clone();
-                self.ends[to].take_in(now, &packet);
+                self.arrive(to, &packet);
             }
             Deed::Lose(to, index) if !self.air[to].is_empty() => drop(self.take_off(to, index)),
             Deed::Deliver(..) | Deed::Double(..) | Deed::Lose(..) => {}
@@ -361,8 +374,17 @@ impl Pair {
                 self.ends[who].kcp.set_retransmission(mode);
             }
             Deed::RoundTrip(who, rtt) => self.ends[who].kcp.handle_rtt(ms(rtt)),
+            Deed::Eager(who, eager) => self.ends[who].taken = eager.then(Vec::new),
         }
         self.check();
+    }
+
+    fn arrive(&mut self, to: Who, packet: &[u8]) {
+        self.ends[to].take_in(self.now, packet);
+        let taken = self.ends[to].taken.as_mut().map(std::mem::take).unwrap_or_default();
+        let wrong = (self.bytes_read[to]..).zip(&taken).find(|&(at, &found)| found != byte(1 - to, at));
+        assert_eq!(wrong, None, "the first byte taken that does not belong there");
+        self.bytes_read[to] += taken.len();
     }
 
     fn take_off(&mut self, to: Who, index: usize) -> Vec<u8> {
@@ -398,7 +420,7 @@ impl Pair {
 
     fn deliver_all(&mut self, to: Who) {
         for packet in std::mem::take(&mut self.air[to]) {
-            self.ends[to].take_in(self.now, &packet);
+            self.arrive(to, &packet);
         }
     }
 

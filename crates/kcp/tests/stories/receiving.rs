@@ -49,6 +49,38 @@ fn a_packet_of_which_nothing_can_be_starts_no_timer() {
     assert_eq!(kcp.poll_timeout(), before);
 }
 
+/// Who has room takes data where it lies in the packet, and nothing overtakes what he left.
+#[test]
+fn what_is_next_can_be_taken_as_it_comes() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    let mut packet = segment(Command::Push, 1, 0, b"b");
+    packet.extend(segment(Command::Push, 0, 0, b"a"));
+    packet.extend(segment(Command::Push, 2, 0, b"c"));
+    let mut taken = Vec::new();
+    kcp.handle_packet_with(now, &packet, |bytes| {
+        taken.extend_from_slice(bytes);
+        true
+    })
+    .expect("well formed");
+    assert_eq!(
+        (&taken[..], kcp.peek()),
+        (&b"a"[..], Some(&b"b"[..])),
+        "the second had come before, the third is behind it"
+    );
+    kcp.handle_packet_with(now, &segment(Command::Push, 3, 0, b"d"), |_| unreachable!("others wait"))
+        .expect("well formed");
+    for left in [b"b", b"c", b"d"] {
+        assert_eq!(kcp.peek(), Some(&left[..]));
+        kcp.consume();
+    }
+    kcp.handle_packet_with(now, &segment(Command::Push, 4, 0, b"e"), |_| false).expect("well formed");
+    assert_eq!(kcp.peek(), Some(&b"e"[..]), "kept, because there was no room");
+    kcp.handle_packet_with(now, &segment(Command::Push, 0, 0, b"a"), |_| unreachable!("it was read"))
+        .expect("well formed");
+    assert_eq!((kcp.rcv_nxt(), kcp.stats().segments_received, kcp.stats().duplicates), (Sn::new(5), 5, 1));
+}
+
 #[test]
 fn an_empty_push_is_never_acknowledged() {
     let now = Instant::now();
