@@ -10,7 +10,8 @@
 //! min_rtt     shortest round trip of the last 10 s, but 50 us at least
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
-//! Search      limit = 3 x bandwidth x min_rtt     until bandwidth has not grown by a quarter for 3 rounds; it begins with 64 KiB
+//! Search      limit = 3 x bandwidth x min_rtt     until bandwidth has not grown by a quarter for 3 rounds; it begins with 64 KiB, after a cut with
+//!                     an eighth of what was before, at most 256 KiB, and grows by what is acknowledged within twice min_rtt
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
 //!             half of it as long as the path is full all the same: there still is a queue
@@ -40,6 +41,10 @@ const SHORTEST_RTT: Duration = Duration::from_micros(50);
 const LONGEST_HEADROOM: Duration = Duration::from_millis(25);
 /// A shorter round would measure how acknowledgements come in bunches, and when whose turn it is on this machine.
 const SHORTEST_ROUND: Duration = Duration::from_millis(1);
+/// A new path begins with this share of what was on its way on the old one, at most so many times what a first path begins with. A path that
+/// has become as slow as 1 Mbit/s needs 2 s for that.
+const RESUMED_SHARE: usize = 8;
+const MOST_RESUMED: usize = 4;
 /// So long a shortest round trip is believed in without being seen again.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Rounds whose best bandwidth counts.
@@ -50,7 +55,7 @@ const PATIENCE: u32 = 3;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// The bandwidth may be larger than all that was seen.
-    Search { best: u64, without_growth: u32 },
+    Search { best: u64, without_growth: u32, grown: usize },
     /// It is known. In the first two rounds there is still on its way what was sent before that.
     Cruise { rounds: u32 },
     /// The queue of ours is let run empty; what was before is what it came from.
@@ -101,7 +106,7 @@ pub(crate) struct Flight {
 impl Flight {
     pub(crate) fn new(now: Instant, next: u64, initial: usize) -> Self {
         Self {
-            state: State::Search { best: 0, without_growth: 0 },
+            state: State::Search { best: 0, without_growth: 0, grown: initial },
             initial,
             limit: initial.max(LEAST),
             bandwidths: [0; ROUNDS],
@@ -117,6 +122,15 @@ impl Flight {
             idle: false,
             idle_before: None,
         }
+    }
+
+    /// For the next path of the same session: most of the time it is much like the last, so a share of what was on its way there begins.
+    pub(crate) fn resumed(&self, now: Instant, next: u64) -> Self {
+        let begin = (self.limit / RESUMED_SHARE).clamp(self.initial, self.initial.saturating_mul(MOST_RESUMED));
+        let mut flight = Self::new(now, next, self.initial);
+        flight.state = State::Search { best: 0, without_growth: 0, grown: begin };
+        flight.limit = begin.max(LEAST);
+        flight
     }
 
     /// Bytes that may be on their way.
@@ -151,6 +165,14 @@ impl Flight {
             }
             if self.min_rtt.is_none_or(|min| rtt < min) {
                 self.min_rtt = Some(rtt);
+                self.update_limit();
+            }
+            // Nothing waits for as long as a round trip: the carrier may send twice as much in the next.
+            if let State::Search { grown, .. } = &mut self.state
+                && !self.idle
+                && self.min_rtt.is_some_and(|min| rtt <= 2 * min)
+            {
+                *grown = (*grown + news.bytes).min(MOST);
                 self.update_limit();
             }
         }
@@ -191,14 +213,15 @@ impl Flight {
             self.next = (self.next + 1) % ROUNDS;
         }
         match &mut self.state {
-            State::Search { best, without_growth } if !idle => {
+            State::Search { best, without_growth, .. } if !idle => {
                 let full = self
                     .min_rtt
                     .zip(self.shortest)
                     .is_some_and(|(min, now)| now > min + min / 2 + 2 * LONGEST_HEADROOM);
-                if full || *without_growth >= PATIENCE {
+                let more = bandwidth > *best + *best / 4;
+                if (full && !more) || *without_growth >= PATIENCE {
                     self.state = State::Cruise { rounds: 0 };
-                } else if bandwidth > *best + *best / 4 {
+                } else if more {
                     (*best, *without_growth) = (bandwidth, 0);
                 } else {
                     *without_growth += 1;
@@ -236,7 +259,7 @@ impl Flight {
         };
         if self.growing.0 >= PATIENCE {
             self.growing = (0, bandwidth, 0);
-            self.state = State::Search { best: bandwidth, without_growth: 0 };
+            self.state = State::Search { best: bandwidth, without_growth: 0, grown: self.limit };
         }
     }
 
@@ -281,15 +304,18 @@ impl Flight {
         }
         self.min_rtt = Some(seen);
         self.min_rtt_seen = now;
-        self.state =
-            if doubted && longer { State::Search { best: 0, without_growth: 0 } } else { State::Cruise { rounds: 0 } };
+        self.state = if doubted && longer {
+            State::Search { best: 0, without_growth: 0, grown: self.limit }
+        } else {
+            State::Cruise { rounds: 0 }
+        };
     }
 
     fn update_limit(&mut self) {
         let (bandwidth, Some(min_rtt)) = (self.bandwidth(), self.min_rtt) else { return };
         let min_rtt = min_rtt.max(SHORTEST_RTT);
         let limit = match self.state {
-            State::Search { .. } => (3 * within(bandwidth, min_rtt)).max(self.initial),
+            State::Search { grown, .. } => (3 * within(bandwidth, min_rtt)).max(self.initial).max(grown),
             State::Cruise { .. } => within(bandwidth, min_rtt + self.headroom(min_rtt)),
             State::Drain { deep: false, .. } => within(bandwidth, min_rtt) * 7 / 8,
             State::Drain { deep: true, .. } => within(bandwidth, min_rtt) / 2,

@@ -152,7 +152,6 @@ pub(crate) struct Sender {
 
     congestion: Congestion,
     flight: Flight,
-    initial_flight: usize,
     /// Losses of transmissions before this one belong to a flight that has been answered for.
     recovered: u64,
     /// The first segment goes again whatever is believed to be on its way: that may all have been dropped.
@@ -203,7 +202,6 @@ impl Sender {
             probe: WindowProbe { wanted: false, due: None, wait: WINDOW_PROBE_FIRST },
             congestion: Congestion::new(),
             flight: Flight::new(now, 0, config.initial_flight),
-            initial_flight: config.initial_flight,
             recovered: 0,
             probe_goes: false,
             backoff: 0,
@@ -831,7 +829,7 @@ impl Sender {
             }
         }
         self.congestion = Congestion::new();
-        self.flight = Flight::new(now, self.next_order(), self.initial_flight);
+        self.flight = self.flight.resumed(now, self.next_order());
         self.recovered = self.log_base;
         self.probe_goes = false;
         self.backoff = 0;

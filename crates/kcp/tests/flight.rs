@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use turbotunnel_kcp::{Config, Kcp, Retransmission};
+use turbotunnel_kcp::{Config, Kcp, Resume, Retransmission};
 
 const fn us(us: u64) -> Duration {
     Duration::from_micros(us)
@@ -52,6 +52,12 @@ struct Bulk {
     receiver: Kcp,
     /// When the bottleneck has passed all it was given.
     free: Instant,
+    /// Given to the carrier, and held back by its congestion window.
+    socket: VecDeque<Vec<u8>>,
+    /// That window in bytes, if the carrier has one: as much larger as what was acknowledged.
+    slow_start: Option<usize>,
+    /// What the carrier has on its way, and when it hears of its arrival.
+    carried: VecDeque<(Instant, usize)>,
     data: VecDeque<(Instant, Vec<u8>)>,
     acks: VecDeque<(Instant, Vec<u8>)>,
     received: u64,
@@ -63,6 +69,9 @@ struct Bulk {
     /// No packet arrives before.
     frozen_until: Instant,
 }
+
+/// Bytes that a TCP connection begins with (ten segments, RFC 6928).
+const SLOW_START: usize = 10 * 1448;
 
 fn arrived(packets: &mut VecDeque<(Instant, Vec<u8>)>, now: Instant) -> Option<Vec<u8>> {
     packets.front().filter(|(at, _)| *at <= now)?;
@@ -85,6 +94,9 @@ impl Bulk {
             sender: kcp(),
             receiver: kcp(),
             free: now,
+            socket: VecDeque::new(),
+            slow_start: None,
+            carried: VecDeque::new(),
             data: VecDeque::new(),
             acks: VecDeque::new(),
             received: 0,
@@ -115,20 +127,23 @@ impl Bulk {
                 if !self.sender.poll_transmit(self.now, &mut packet) {
                     break;
                 }
-                let begins = self.free.max(self.now);
-                self.queued = self.queued.max(begins - self.now);
-                self.free = begins + Duration::from_secs_f64(packet.len() as f64 / self.path.rate);
-                let arrives = self.on_grid(self.free + self.path.others + self.path.delay);
-                self.data.push_back((arrives, packet));
+                self.socket.push_back(packet);
+                self.carry();
             }
             let mut packet = Vec::new();
             while self.receiver.poll_transmit(self.now, &mut packet) {
                 self.acks.push_back((self.on_grid(self.now + self.path.delay), std::mem::take(&mut packet)));
             }
             let next = [self.data.front(), self.acks.front()].into_iter().flatten().map(|(at, _)| *at);
+            let next = next.chain(self.carried.front().filter(|_| self.slow_start.is_some()).map(|(at, _)| *at));
             let timers = [self.sender.poll_timeout(), self.receiver.poll_timeout(), self.pace.map(|_| self.next_word)];
             let Some(at) = next.chain(timers.into_iter().flatten()).min().filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
+            while self.carried.front().is_some_and(|(at, _)| *at <= self.now) {
+                let len = self.carried.pop_front().map_or(0, |(_, len)| len);
+                self.slow_start = self.slow_start.map(|window| window + len);
+            }
+            self.carry();
             while let Some(packet) = arrived(&mut self.data, self.now) {
                 self.receiver.handle_packet(self.now, &packet).expect("our own");
                 while let Some(chunk) = self.receiver.peek() {
@@ -144,6 +159,38 @@ impl Bulk {
         }
         self.now = until;
         (self.received - before) as f64 / time.as_secs_f64() / self.path.rate
+    }
+
+    /// The carrier sends what it may.
+    fn carry(&mut self) {
+        while let Some(packet) = self.socket.pop_front() {
+            let on_its_way: usize = self.carried.iter().map(|(_, len)| len).sum();
+            if self.slow_start.is_some_and(|window| on_its_way + packet.len() > window) {
+                return self.socket.push_front(packet);
+            }
+            let begins = self.free.max(self.now);
+            self.queued = self.queued.max(begins - self.now);
+            self.free = begins + Duration::from_secs_f64(packet.len() as f64 / self.path.rate);
+            let arrives = self.on_grid(self.free + self.path.others + self.path.delay);
+            if self.slow_start.is_some() {
+                self.carried.push_back((arrives + self.path.delay, packet.len()));
+            }
+            self.data.push_back((arrives, packet));
+        }
+    }
+
+    /// All that is on its way is gone. What the receiver has is told first, on a path that is free at once.
+    fn cut(&mut self) {
+        self.socket.clear();
+        self.carried.clear();
+        self.data.clear();
+        self.acks.clear();
+        self.free = self.now;
+        for end in [&mut self.sender, &mut self.receiver] {
+            end.suspend();
+            end.resume(self.now, Resume::AfterUna);
+        }
+        self.sender.handle_una(self.now, self.receiver.rcv_nxt());
     }
 
     fn on_grid(&self, at: Instant) -> Instant {
@@ -190,6 +237,41 @@ fn the_beginning_is_no_slower_than_tcps() {
         assert!(bulk.received >= tcp, "round {round}: {} bytes, TCP's would be {tcp}", bulk.received);
     }
     assert!(bulk.run(path.round_trip()) > 0.95, "full after ten round trips");
+}
+
+/// Below us there is such a connection. It never waits for us: what it can bring until the path is full, it brings.
+#[test]
+fn a_carrier_that_begins_slowly_is_not_slowed_down_more() {
+    let path = Path::new(200.0, ms(50));
+    let mut bulk = Bulk::new(path);
+    let (mut tcp, mut window) = (0u64, SLOW_START);
+    bulk.slow_start = Some(window);
+    bulk.run(path.round_trip());
+    for round in 1..=8 {
+        bulk.run(path.round_trip());
+        tcp += window as u64;
+        window *= 2;
+        println!("round {round}: {} bytes, TCP alone {tcp}", bulk.received);
+        assert!(bulk.received >= tcp, "round {round}: {} bytes, TCP alone {tcp}", bulk.received);
+    }
+}
+
+/// Most carriers die of something that the path has nothing to do with. So the next one does not begin as if nothing was known of it, but
+/// not with all of it either.
+#[test]
+fn after_a_cut_a_carrier_gets_more_at_once_but_not_too_much() {
+    let path = Path::new(200.0, ms(50));
+    let mut bulk = Bulk::new(path);
+    let first = bulk.run(path.round_trip() * 3 / 2);
+    bulk.run(ms(3_000));
+    bulk.cut();
+    let again = bulk.run(path.round_trip() * 3 / 2);
+    println!("{first:.3} of the rate until the first news, {again:.3} after the cut");
+    assert!(again > first * 3.0);
+    bulk.path.rate /= 200.0;
+    bulk.cut();
+    bulk.run(ms(2_000));
+    assert!(bulk.queued < ms(2_200), "{:?} in the buffer of a path that has become slow", bulk.queued);
 }
 
 /// What happens to a path while a transfer runs, how long it may cost, and what is left in the buffer after that.
