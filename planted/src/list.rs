@@ -172,15 +172,15 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "no limit on the bytes of segments",
         file: RECV,
-        right: "self.held >= self.budget &&",
+        right: "self.held >= 2 * self.most_room * LARGEST_USUAL &&",
         wrong: "self.held >= usize::MAX &&",
         test: kcp("receiving::a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget"),
     },
     Fault {
         name: "no word when the window opens again",
         file: RECV,
-        right: "self.wins_due |= self.wnd() > 0 && self.reopens();",
-        wrong: "self.wins_due |= self.wnd() == 0 && self.reopens();",
+        right: "self.advance();\n        self.wins_due |= self.wnd() > 0 && self.reopens();",
+        wrong: "self.advance();\n        self.wins_due |= self.wnd() == 0 && self.reopens();",
         test: kcp("windows::a_reader_that_stops_closes_the_window_and_opens_it_again"),
     },
     Fault {
@@ -257,8 +257,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "count payload instead of allocation",
         file: MUX,
-        right: "self.recv_allocated < self.config.max_buffered",
-        wrong: "self.recv_allocated / 16 < self.config.max_buffered",
+        right: "self.recv_allocated < self.recv_limit()",
+        wrong: "self.recv_allocated / 16 < self.recv_limit()",
         test: smux("a_stalled_reader_stops_the_others_only_at_the_sessions_limit"),
     },
     Fault {
@@ -341,8 +341,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "count a flight's rounds in numbers",
         file: SEND,
-        right: "self.flight = Flight::new(now, self.next_order(), self.initial_flight);",
-        wrong: "self.flight = Flight::new(now, self.next_order() + self.numbered as u64, self.initial_flight);",
+        right: "self.flight = self.flight.resumed(now, self.next_order());",
+        wrong: "self.flight = self.flight.resumed(now, self.next_order() + self.numbered as u64);",
         test: rule("carriers::a_cut_every_second_leaves_two_thirds_of_the_rate"),
     },
     Fault {

@@ -18,7 +18,7 @@ pub struct Config {
     pub send_window: u16,
     /// Segments that we are willing to keep, unread, for the application, 1 to 65,535. Default 1,024.
     ///
-    /// As many again may wait out of order: worst case `2 * recv_window * 1500` bytes.
+    /// As many again may wait out of order: worst case `2 * recv_window * 1500` bytes. See [`Kcp::set_recv_room`](crate::Kcp::set_recv_room).
     pub recv_window: u16,
     /// Bytes on their way before anything is known of a new path, with [`Retransmission::TailProbe`]. Default 64 KiB: more than TCP
     /// sends at first (ten packets, RFC 6928), so that this is not what slows it down.

@@ -316,6 +316,12 @@ impl Kcp {
         self.sender.end()
     }
 
+    /// Bytes allocated for segments, sent and received, and for the next ones.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.pool.bytes()
+    }
+
     // Receiving.
 
     /// The next bytes in order, as they came: one segment's payload, never empty.
@@ -328,6 +334,13 @@ impl Kcp {
     /// drops what overruns a queue of its own. 0 counts as 1.
     pub fn announce_at_most(&mut self, segments: u16) {
         self.receiver.announce_at_most(segments);
+    }
+
+    /// Keeps at most so many unread segments from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. A peer
+    /// that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
+    /// largest room there was.
+    pub fn set_recv_room(&mut self, segments: u16) {
+        self.receiver.set_room(segments);
     }
 
     /// Lets go of what `peek` shows. May queue a WINS, when the peer would otherwise not know that it has room again.

@@ -20,6 +20,8 @@ pub(crate) struct Pool {
     /// Capacity of a buffer in bytes. Others are freed, not kept.
     capacity: usize,
     in_use: usize,
+    /// Capacity of all buffers, in use or spare.
+    bytes: usize,
     now: Instant,
     /// When more buffers were in use than an idle engine needs.
     busy: Option<Instant>,
@@ -28,7 +30,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(now: Instant, capacity: usize) -> Self {
-        Self { spare: Vec::new(), capacity, in_use: 0, now, busy: None, allocated: 0 }
+        Self { spare: Vec::new(), capacity, in_use: 0, bytes: 0, now, busy: None, allocated: 0 }
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
@@ -52,12 +54,19 @@ impl Pool {
             return spare;
         }
         self.allocated += 1;
-        Vec::with_capacity(len.max(self.capacity))
+        let buffer = Vec::with_capacity(len.max(self.capacity));
+        self.bytes += buffer.capacity();
+        buffer
     }
 
     /// Buffers that could not be used again but had to be allocated, since the start.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated
+    }
+
+    /// Bytes allocated for buffers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     #[cfg(test)]
@@ -70,6 +79,8 @@ impl Pool {
         if buffer.capacity() == self.capacity && self.spare.len() < MAX_SPARE {
             buffer.clear();
             self.spare.push(buffer);
+        } else {
+            self.bytes -= buffer.capacity();
         }
         if self.in_use == 0 {
             self.on_empty();
@@ -78,6 +89,8 @@ impl Pool {
 
     fn on_empty(&mut self) {
         self.spare.truncate(if self.is_quiet() { MIN_SPARE_IDLE } else { MAX_SPARE_IDLE });
+        // Nothing is in use.
+        self.bytes = self.spare.iter().map(Vec::capacity).sum();
         if self.spare.capacity() > MAX_SPARE_IDLE {
             self.spare.shrink_to(MAX_SPARE_IDLE);
         }

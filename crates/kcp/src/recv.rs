@@ -16,6 +16,8 @@ use crate::stats::Stats;
 
 /// Payload of the largest packet known of any KCP, for the budget in bytes.
 const LARGEST_USUAL: usize = 1500;
+/// Every peer assumes as much of a window before it was told one.
+const LEAST_ROOM: usize = 32;
 /// Rings up to this capacity are kept while empty.
 const IDLE_RING: usize = 32;
 
@@ -37,7 +39,10 @@ pub(crate) struct Receiver {
     waiting: VecDeque<Option<Waiting>>,
     /// Allocated for chunks, in bytes.
     held: usize,
-    budget: usize,
+    /// Segments that are held unread, as far as the peer was not told more. At most `window`.
+    room: usize,
+    /// The most that it was.
+    most_room: usize,
 
     /// Out-of-order arrivals to acknowledge, in order of arrival.
     acks: VecDeque<(Sn, Ts)>,
@@ -48,6 +53,7 @@ pub(crate) struct Receiver {
     told_nxt: Sn,
     /// The window's end as the peer was told last.
     told_edge: Sn,
+    told: bool,
 }
 
 impl Receiver {
@@ -61,12 +67,14 @@ impl Receiver {
             readable: VecDeque::new(),
             waiting: VecDeque::new(),
             held: 0,
-            budget: 2 * window * LARGEST_USUAL,
+            room: window,
+            most_room: window,
             acks: VecDeque::new(),
             cumulative_ack: None,
             wins_due: false,
             told_nxt: rcv_nxt,
             told_edge: rcv_nxt.plus(u32::from(config.recv_window)),
+            told: false,
         }
     }
 
@@ -76,7 +84,15 @@ impl Receiver {
 
     /// Free places, as announced.
     pub(crate) fn wnd(&self) -> u16 {
-        u16::try_from((self.window - self.readable.len()).min(self.announced)).expect("recv_window is a u16")
+        u16::try_from(self.room.saturating_sub(self.readable.len()).min(self.announced)).expect("recv_window is a u16")
+    }
+
+    /// Holds at most so many unread segments from now on.
+    pub(crate) fn set_room(&mut self, segments: u16) {
+        self.room = usize::from(segments).clamp(LEAST_ROOM.min(self.window), self.window);
+        // Nobody has been told a window before the first packet.
+        self.most_room = if self.told { self.most_room.max(self.room) } else { self.room };
+        self.wins_due |= self.wnd() > 0 && self.reopens();
     }
 
     /// Announces at most so many free places from now on, at least one. What is accepted does not change.
@@ -129,7 +145,7 @@ impl Receiver {
             return;
         }
         // With nothing to read, the segment that all others wait for is taken: else nothing would ever be freed.
-        if self.held >= self.budget && !(offset == 0 && self.readable.is_empty()) {
+        if self.held >= 2 * self.most_room * LARGEST_USUAL && !(offset == 0 && self.readable.is_empty()) {
             stats.dropped_over_budget += 1;
             return;
         }
@@ -203,7 +219,7 @@ impl Receiver {
     fn reopens(&self) -> bool {
         let known = self.told_edge.distance_from(self.rcv_nxt);
         let gain = self.rcv_nxt.plus(u32::from(self.wnd())).distance_from(self.told_edge);
-        let quarter = i32::try_from(self.window / 4).expect("recv_window is a u16");
+        let quarter = i32::try_from(self.room / 4).expect("recv_window is a u16");
         (known <= 0 && gain > 0) || (known < quarter && gain >= quarter.max(1))
     }
 
@@ -216,7 +232,7 @@ impl Receiver {
     /// A new carrier begins: the last window update may have died with the old one.
     pub(crate) fn resume(&mut self) {
         let known = self.told_edge.distance_from(self.rcv_nxt);
-        let half = i32::try_from(self.window / 2).expect("recv_window is a u16");
+        let half = i32::try_from(self.room / 2).expect("recv_window is a u16");
         self.wins_due |= known < half;
     }
 
@@ -256,5 +272,6 @@ impl Receiver {
     pub(crate) fn on_told(&mut self) {
         self.told_nxt = self.rcv_nxt;
         self.told_edge = self.rcv_nxt.plus(u32::from(self.wnd()));
+        self.told = true;
     }
 }

@@ -12,6 +12,9 @@ use crate::app::{App, Streams};
 use crate::network::{Network, Side, WireId};
 use crate::pipe::End;
 
+/// Buffers for the next packets, and the ends of chunks that are not full.
+const SPARE: u64 = 2 << 20;
+
 struct Link {
     carrier: CarrierId,
     wire: WireId,
@@ -261,13 +264,16 @@ impl Ours {
             }
         }
         assert_eq!(facts(&self.tunnel), before, "asking for a packet in vain changed something");
+        let (memory, bound) = (self.tunnel.memory() as u64, self.memory_bound() * 5 / 4 + SPARE);
+        assert!(memory <= bound, "{memory} bytes are allocated, at most {bound} may be");
     }
 
     /// The most that this end may hold of what the peer has written, or the peer of what it has: buffers and windows of both.
     pub(crate) fn memory_bound(&self) -> u64 {
         let window = u64::from(self.config.window.max(32)) * 1376;
         let streams = self.tunnel.stats().streams as u64 + 1;
-        window * 2 + self.config.max_buffered as u64 * 2 + streams * self.config.send_buffer as u64
+        let unsent = (self.config.max_unsent as u64).min(streams * self.config.send_buffer as u64);
+        window * 2 + self.config.max_buffered as u64 * 2 + unsent
     }
 
     /// Connections that it holds or tries to make.

@@ -44,6 +44,8 @@ pub struct Settings {
     pub send_buffer: usize,
     /// See [`turbotunnel::Config`].
     pub max_buffered: usize,
+    /// [`turbotunnel::Config::first_unsent`].
+    pub first_unsent: usize,
     /// See [`turbotunnel::Config`].
     pub time_to_live: Duration,
     /// See [`turbotunnel::Config`].
@@ -52,8 +54,10 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let turbotunnel::Config { window, send_buffer, max_buffered, time_to_live, counters, .. } = Default::default();
-        Self { window, send_buffer, max_buffered, time_to_live, counters }
+        let config = turbotunnel::Config::default();
+        let turbotunnel::Config { window, send_buffer, first_unsent, max_buffered, time_to_live, counters, .. } =
+            config;
+        Self { window, send_buffer, first_unsent, max_buffered, time_to_live, counters }
     }
 }
 
@@ -138,6 +142,7 @@ impl Script {
             .config(move |config| {
                 config.window = settings.window;
                 config.send_buffer = settings.send_buffer;
+                config.first_unsent = settings.first_unsent;
                 config.max_buffered = settings.max_buffered;
                 config.time_to_live = settings.time_to_live;
                 config.counters = settings.counters;

@@ -78,6 +78,7 @@ impl Search<'_> {
         self.change(|script| script.settings.counters = defaults.counters);
         self.change(|script| script.settings.window = defaults.window);
         self.change(|script| script.settings.send_buffer = defaults.send_buffer);
+        self.change(|script| script.settings.first_unsent = defaults.first_unsent);
         self.change(|script| script.settings.max_buffered = defaults.max_buffered);
         self.change(|script| script.settings.time_to_live = defaults.time_to_live);
         self.change(|script| script.link = Link::new(Duration::from_millis(10)));

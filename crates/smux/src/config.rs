@@ -21,12 +21,18 @@ pub struct Config {
     /// Receive window of a new stream in bytes, [`ASSUMED_WINDOW`] to 2^31 - 1. A peer cannot be told of less in time.
     /// Default 262,144.
     pub initial_window: u32,
-    /// How far a stream's receive window may grow, in bytes; never beyond half of `max_buffered`. Default 8 MiB.
+    /// How far a stream's receive window may grow, in bytes; never beyond half of what may be buffered. Default 24 MiB.
     pub max_window: u32,
-    /// Bytes of received, unread data, as allocated, beyond which [`crate::Mux::has_room`] is false. Default 16 MiB.
+    /// Bytes of received, unread data, as allocated, beyond which [`crate::Mux::has_room`] is false while nothing has been read. Default 2 MiB.
+    pub first_buffered: usize,
+    /// The same, however much has been read: twice that is added to `first_buffered`. Default 48 MiB.
     pub max_buffered: usize,
     /// Bytes that a stream takes before the network does. Default 256 KiB.
     pub send_buffer: usize,
+    /// Bytes that all streams together take before the network does, as allocated, while nothing has been sent. Default 1 MiB.
+    pub first_unsent: usize,
+    /// The same, however much has been sent: twice that is added to `first_unsent`. Default 48 MiB.
+    pub max_unsent: usize,
     /// Streams in the table, opened by either side. Default 4,096.
     pub max_streams: usize,
     /// Streams that the peer may open per second in the long run, at least 1. Default 1,000.
@@ -47,9 +53,12 @@ impl Default for Config {
             version: Version::V2,
             max_frame_size: 32_768,
             initial_window: ASSUMED_WINDOW,
-            max_window: 8 << 20,
-            max_buffered: 16 << 20,
+            max_window: 24 << 20,
+            first_buffered: 2 << 20,
+            max_buffered: 48 << 20,
             send_buffer: 256 << 10,
+            first_unsent: 1 << 20,
+            max_unsent: 48 << 20,
             max_streams: 4_096,
             stream_rate: 1_000,
             stream_burst: 4_096,
@@ -69,13 +78,14 @@ impl Config {
             "initial_window must be 262,144 to 2^31 - 1"
         );
         assert!(self.max_window <= LARGEST_WINDOW, "max_window must be at most 2^31 - 1");
-        assert!(self.max_buffered > 0 && self.send_buffer > 0, "buffers must not be empty");
+        assert!(self.first_buffered.min(self.max_buffered) > 0, "nothing could be received");
+        assert!(self.send_buffer.min(self.first_unsent).min(self.max_unsent) > 0, "nothing could be written");
         assert!(self.stream_rate > 0 && self.stream_burst > 0, "stream_rate and stream_burst must be at least 1");
     }
 
-    /// The largest window that tuning may reach.
-    pub(crate) fn window_cap(&self) -> u32 {
-        let half = u32::try_from(self.max_buffered / 2).unwrap_or(LARGEST_WINDOW);
+    /// The largest window that tuning may reach while so much may be buffered.
+    pub(crate) fn window_cap(&self, may_be_buffered: usize) -> u32 {
+        let half = u32::try_from(may_be_buffered / 2).unwrap_or(LARGEST_WINDOW);
         self.max_window.min(half).max(self.initial_window)
     }
 }

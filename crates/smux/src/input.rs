@@ -5,7 +5,7 @@
 //! there.
 
 use crate::error::ProtocolError;
-use crate::mux::{Event, Mux};
+use crate::mux::{Event, Mux, sizing};
 use crate::stream::{Hold, Stream};
 use crate::table::Key;
 use crate::wire::{Command, HEADER_LEN, Header, StreamId, UPD_LEN, Upd, Version};
@@ -126,7 +126,7 @@ impl Mux {
     /// Part of the data frame at hand, not empty.
     #[inline]
     fn on_payload(&mut self, now: Instant, bytes: &[u8]) {
-        let sizing = self.sizing(self.recv_allocated);
+        let sizing = sizing(self.recv_allocated, self.recv_limit());
         let count = bytes.len() as u64;
         let Some(stream) = self.input.to.and_then(|key| self.table.get_mut(key)) else {
             self.stats.bytes_unknown_stream += count;

@@ -68,6 +68,12 @@ pub struct Mux {
     pub(crate) recv_allocated: usize,
     /// Bytes allocated for written, unsent data.
     pub(crate) send_allocated: usize,
+    /// Bytes that were read.
+    read: u64,
+    /// Memory is scarce: nobody gets more than at first.
+    scarce: bool,
+    /// Streams that were turned away because of what others have written.
+    pub(crate) starved: Vec<Key>,
     pub(crate) input: Input,
     pub(crate) output: Output,
     pub(crate) backlog: VecDeque<Key>,
@@ -108,6 +114,9 @@ impl Mux {
             arena: Arena::new(),
             recv_allocated: 0,
             send_allocated: 0,
+            read: 0,
+            scarce: false,
+            starved: Vec::new(),
             input: Input::new(now),
             output: Output::new(now),
             backlog: VecDeque::new(),
@@ -162,14 +171,17 @@ impl Mux {
 
     /// Takes as much of `bytes` as the stream's buffer has room for, and says how much.
     ///
-    /// `Ok(0)` for bytes that are not empty: the buffer is full, [`Event::Writable`] follows.
+    /// `Ok(0)` for bytes that are not empty: the stream's buffer is full, or all that the streams may take together ([`Config::max_unsent`]);
+    /// [`Event::Writable`] follows.
     ///
     /// # Errors
     ///
     /// The stream was finished or closed, by us or by the peer. A peer that has only finished can still be written to.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
         let key = self.key(id)?;
-        let sizing = self.sizing(self.send_allocated);
+        let limit = self.send_limit();
+        let sizing = sizing(self.send_allocated, limit);
+        let left = limit.saturating_sub(self.send_allocated);
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if stream.fin != Fin::Open {
             return Err(StreamError::Finished);
@@ -177,9 +189,15 @@ impl Mux {
         if stream.peer_closed {
             return Err(StreamError::ClosedByPeer);
         }
-        let taken = bytes.len().min(self.config.send_buffer - stream.send.len());
+        let room = self.config.send_buffer - stream.send.len();
+        let taken = bytes.len().min(room).min(left);
         if taken == 0 {
-            stream.wants_write |= !bytes.is_empty();
+            if !bytes.is_empty() {
+                if room > 0 && !std::mem::replace(&mut stream.starved, true) {
+                    self.starved.push(key);
+                }
+                stream.wants_write = true;
+            }
             return Ok(0);
         }
         self.send_allocated += self.arena.push(&mut stream.send, &bytes[..taken], sizing);
@@ -197,6 +215,7 @@ impl Mux {
     /// The stream was closed.
     pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamError> {
         let key = self.key(id)?;
+        let may_be_buffered = self.recv_limit();
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if buf.is_empty() {
             return Ok(Some(0));
@@ -214,9 +233,10 @@ impl Mux {
             buf[filled..filled + part.len()].copy_from_slice(part);
             filled += part.len();
         });
+        self.read += filled as u64;
         if self.config.version == Version::V2 {
             // What lies in a version 2 stream fits its window, which is below 2^31.
-            let effect = stream.on_read(now, filled as u32, self.round_trip, self.config.window_cap());
+            let effect = stream.on_read(now, filled as u32, self.round_trip, self.config.window_cap(may_be_buffered));
             self.stats.windows_grown += u64::from(effect.grown);
             if effect.tell && !stream.update_queued {
                 stream.update_queued = true;
@@ -287,7 +307,44 @@ impl Mux {
     /// Whether there is memory for more. `false`: feed no more bytes until the application has read, and so let the layer
     /// below hold the peer back.
     pub fn has_room(&self) -> bool {
-        self.recv_allocated < self.config.max_buffered
+        self.recv_allocated < self.recv_limit()
+    }
+
+    /// Bytes of received, unread data beyond which there is no room: [`Config::first_buffered`] and twice what was read, which is what a window that
+    /// doubles with each round trip needs.
+    pub fn recv_limit(&self) -> usize {
+        self.limit(self.config.first_buffered, self.config.max_buffered, self.read)
+    }
+
+    /// The same for what is written and not sent.
+    fn send_limit(&self) -> usize {
+        self.limit(self.config.first_unsent, self.config.max_unsent, self.stats.bytes_sent)
+    }
+
+    /// Who has moved much may hold more.
+    fn limit(&self, first: usize, max: usize, moved: u64) -> usize {
+        let earned = if self.scarce { 0 } else { usize::try_from(moved).unwrap_or(usize::MAX).saturating_mul(2) };
+        first.saturating_add(earned).min(max)
+    }
+
+    /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays.
+    pub fn set_scarce(&mut self, scarce: bool) {
+        self.scarce = scarce;
+        self.feed_starved();
+    }
+
+    /// Tells streams that were turned away of the room that there is now.
+    pub(crate) fn feed_starved(&mut self) {
+        if self.starved.is_empty() || self.send_allocated > self.send_limit() / 2 {
+            return;
+        }
+        for key in std::mem::take(&mut self.starved) {
+            let Some(stream) = self.table.get_mut(key) else { continue };
+            stream.starved = false;
+            if std::mem::take(&mut stream.wants_write) {
+                self.events.push_back(Event::Writable(stream.id));
+            }
+        }
     }
 
     /// The next thing that the application should know.
@@ -436,6 +493,11 @@ impl Mux {
         self.recv_allocated
     }
 
+    /// Bytes allocated for data, in both directions.
+    pub fn memory(&self) -> usize {
+        self.recv_allocated + self.send_allocated
+    }
+
     /// At least one stream still expects data from the peer.
     pub fn has_unfinished_reads(&self) -> bool {
         self.reading > 0
@@ -453,12 +515,6 @@ impl Mux {
             Some(stream) if !stream.let_go => Ok(key),
             _ => Err(StreamError::Unknown),
         }
-    }
-
-    /// Whole chunks are for when memory is plenty.
-    #[inline]
-    pub(crate) fn sizing(&self, allocated: usize) -> Sizing {
-        if allocated < self.config.max_buffered / 4 { Sizing::Whole } else { Sizing::Tight }
     }
 
     /// Follows up a change of the stream's state: sums, turns, and whether it is over.
@@ -485,6 +541,7 @@ impl Mux {
         let Some(stream) = self.table.get_mut(key) else { return };
         self.stats.bytes_unsent += stream.send.len() as u64;
         self.send_allocated -= self.arena.clear(&mut stream.send);
+        self.feed_starved();
     }
 
     /// Holds the stream's FIN if there is reason to.
@@ -535,5 +592,12 @@ impl Mux {
         self.output.trim();
         self.backlog.shrink_to_fit();
         self.events.shrink_to_fit();
+        self.starved.shrink_to_fit();
     }
+}
+
+/// Whole chunks are for when memory is plenty.
+#[inline]
+pub(crate) fn sizing(allocated: usize, limit: usize) -> Sizing {
+    if allocated < limit / 4 { Sizing::Whole } else { Sizing::Tight }
 }

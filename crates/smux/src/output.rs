@@ -173,6 +173,9 @@ impl Mux {
         }
         let again = stream.has_turn(windows);
         stream.in_turns = again;
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
         if !again || self.output.turn_bytes >= LEAST_TURN.min(self.config.max_frame_size) {
             self.output.next_turn(again);
         }

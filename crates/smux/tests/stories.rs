@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use std::collections::HashSet;
 use std::time::Duration;
 use turbotunnel_smux::wire::Command::{Fin, Nop, Psh, Syn, Upd};
 use turbotunnel_smux::{
@@ -337,7 +338,7 @@ fn windows_of_fast_readers_grow() {
 
 #[test]
 fn the_peers_first_window_can_be_announced() {
-    let config = Config { initial_window: 1 << 20, send_buffer: 4 << 20, ..Config::default() };
+    let config = Config { initial_window: 1 << 20, send_buffer: 4 << 20, first_unsent: 8 << 20, ..Config::default() };
     let mut pair = Pair::new(config);
     let before = pair.open();
     let shrunk = pair.open();
@@ -389,7 +390,8 @@ fn counters_wrap() {
 /// Version 1 has no windows: what bounds it is the session's memory.
 #[test]
 fn version_1_has_no_windows() {
-    let config = Config { version: Version::V1, max_buffered: 1 << 20, send_buffer: 2 << 20, ..Config::default() };
+    let mut config = Config { version: Version::V1, max_buffered: 1 << 20, ..Config::default() };
+    (config.send_buffer, config.first_unsent) = (2 << 20, 2 << 20);
     let mut pair = Pair::new(config);
     let id = pair.open();
     let bytes = pattern(2 << 20);
@@ -412,7 +414,7 @@ fn version_1_has_no_windows() {
 
 #[test]
 fn streams_take_turns() {
-    let mut pair = Pair::new(Config::default());
+    let mut pair = Pair::new(Config { first_unsent: 16 << 20, ..Config::default() });
     let ids: Vec<StreamId> = (0..50).map(|_| pair.open()).collect();
     for &id in &ids {
         assert_eq!(pair.client.write(id, &[0; 200_000]), Ok(200_000));
@@ -685,6 +687,52 @@ fn a_byte_on_each_of_many_streams_is_not_much() {
     assert_eq!(pair.server.streams(), 4_096);
     assert!(pair.server.has_room());
     assert!(pair.server.buffered() <= (4 << 20) + (1 << 20), "{}", pair.server.buffered());
+}
+
+/// Nobody fills our memory who has never moved anything; who has read much may leave as much unread, and twice that.
+#[test]
+fn what_may_wait_for_readers_is_earned_by_reading() {
+    let config = Config { initial_window: 16 << 20, ..Config::default() };
+    let mut pair = Pair::of(Config::default(), config);
+    let id = pair.open();
+    let data = frame(Psh, 3, &vec![7; 32_768]);
+    let fill = |pair: &mut Pair| {
+        while pair.server.has_room() {
+            pair.server.handle_bytes(pair.now, &data).expect("within the window");
+        }
+        pair.server.buffered() >> 20
+    };
+    assert_eq!(fill(&mut pair), 2);
+    assert_eq!(read_all(&mut pair.server, pair.now, id).0.len() >> 20, 2);
+    assert_eq!(fill(&mut pair), 6, "and twice the two that were read");
+    read_all(&mut pair.server, pair.now, id);
+    pair.server.set_scarce(true);
+    assert_eq!(fill(&mut pair), 2, "memory is scarce: nobody gets more than at first");
+    pair.server.set_scarce(false);
+    assert!(pair.server.has_room());
+}
+
+/// A peer that reads nothing cannot make our program write without end, however many streams it opens. What has gone out counts no more.
+#[test]
+fn what_may_wait_to_be_sent_is_bounded_over_all_streams() {
+    let mut pair = Pair::new(Config::default());
+    let ids: Vec<StreamId> = (0..100).map(|_| pair.open()).collect();
+    let mut written = 0;
+    for &id in &ids {
+        while let taken @ 1.. = pair.client.write(id, &[7; 10_000]).expect("an open stream") {
+            written += taken;
+        }
+    }
+    assert!((1 << 19..=1 << 20).contains(&written), "{written} bytes were taken of all streams together");
+    let events = |pair: &mut Pair| std::iter::from_fn(|| pair.client.poll_event()).collect::<Vec<_>>();
+    assert!(!events(&mut pair).iter().any(|event| matches!(event, Event::Writable(_))), "each waits");
+    pair.run();
+    let told: HashSet<_> = events(&mut pair)
+        .into_iter()
+        .filter_map(|event| if let Event::Writable(id) = event { Some(id) } else { None })
+        .collect();
+    assert_eq!(told.len(), ids.len(), "each was told once there was room");
+    assert_eq!(pair.client.memory(), 0, "all has gone out");
 }
 
 /// One reader sleeps. The others go on until the session's memory is used up; once it reads, all go on.

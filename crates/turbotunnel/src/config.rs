@@ -18,14 +18,24 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     /// Receive window of each new stream in bytes, at least 262,144 (what a peer may rightly assume). Default 1 MiB.
     pub stream_window: u32,
-    /// A stream whose reader keeps up gets a window of up to so many bytes. Default 8 MiB.
+    /// A stream whose reader keeps up gets a window of up to so many bytes. Default 24 MiB.
     pub max_stream_window: u32,
-    /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 16 MiB. Beyond it the session
+    /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 48 MiB. Beyond it the session
     /// takes in nothing until somebody reads, or it ends.
+    ///
+    /// So much has to be earned: a session of which nothing has been read yet holds [`Config::first_buffered`], and twice what has been read is added to that.
     pub max_buffered: usize,
+    /// What a session of which nothing was read may hold for its readers, and a server's while memory is scarce. Default 2 MiB.
+    pub first_buffered: usize,
     /// Written bytes waiting to be sent, of each stream. Default 256 KiB.
     pub send_buffer: usize,
-    /// KCP windows in segments of up to 1,376 bytes. Default 8,192 (11 MiB).
+    /// The same, all streams of the session together, as allocated. Default 48 MiB, earned as `max_buffered` is: [`Config::first_unsent`] and
+    /// twice what was sent.
+    pub max_unsent: usize,
+    /// What a session of which nothing was sent may hold for its peer, and a server's while memory is scarce. Default 1 MiB.
+    pub first_unsent: usize,
+    /// KCP windows in segments of up to 1,376 bytes. Default 16,384 (21 MiB). To receive as much has to be earned, too: at first it
+    /// is a quarter of [`Config::first_buffered`], and three halves of what has been read are added to that.
     pub window: u16,
     /// Open streams of the session, both sides together. Default 4,096.
     pub max_streams: usize,
@@ -57,10 +67,13 @@ impl Default for Config {
             time_to_live: Duration::from_secs(120),
             keepalive: Some(Duration::from_secs(25)),
             stream_window: 1 << 20,
-            max_stream_window: 8 << 20,
-            max_buffered: 16 << 20,
+            max_stream_window: 24 << 20,
+            max_buffered: 48 << 20,
+            first_buffered: 2 << 20,
             send_buffer: 256 << 10,
-            window: 8192,
+            max_unsent: 48 << 20,
+            first_unsent: 1 << 20,
+            window: 16_384,
             max_streams: 4096,
             close_limit: Duration::from_secs(10),
             fail_fast: false,
@@ -81,8 +94,15 @@ impl Config {
         }
         self.stream_window = self.stream_window.clamp(LEAST_STREAM_WINDOW, LARGEST_WINDOW);
         self.max_stream_window = self.max_stream_window.clamp(self.stream_window, LARGEST_WINDOW);
-        self.max_buffered = self.max_buffered.max(1);
-        self.send_buffer = self.send_buffer.max(1);
+        for bytes in [
+            &mut self.max_buffered,
+            &mut self.first_buffered,
+            &mut self.send_buffer,
+            &mut self.max_unsent,
+            &mut self.first_unsent,
+        ] {
+            *bytes = (*bytes).max(1);
+        }
         self.window = self.window.max(32);
         self.max_streams = self.max_streams.max(1);
         self

@@ -20,6 +20,9 @@ const GO_QUEUE: u16 = 32;
 /// Round trip over which such a queue empties several times, whatever is in the way.
 const GO_SPREAD: Duration = Duration::from_millis(25);
 
+/// Payload of a full segment of ours, and of kcp-go's.
+const SEGMENT: usize = 1376;
+
 /// Pause before a Go program is asked again whose answer does not come.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -82,6 +85,9 @@ pub(crate) struct Engine {
     srtt: Option<Duration>,
     /// Segments that a Go program is told to have in flight at most.
     go_window: u16,
+    first_buffered: usize,
+    /// Unread segments that KCP holds at most.
+    recv_room: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +114,11 @@ impl Engine {
             initial_counter: config.counters.stream_bytes,
             initial_window: config.stream_window.max(LEAST_STREAM_WINDOW),
             max_window: config.max_stream_window,
+            first_buffered: config.first_buffered,
             max_buffered: config.max_buffered,
             send_buffer: config.send_buffer,
+            first_unsent: config.first_unsent,
+            max_unsent: config.max_unsent,
             max_streams: config.max_streams,
             ..smux::Config::default()
         };
@@ -140,8 +149,11 @@ impl Engine {
             events: VecDeque::new(),
             srtt: None,
             go_window: GO_QUEUE,
+            first_buffered: config.first_buffered,
+            recv_room: 0,
         };
         engine.update_fin_quiet();
+        engine.update_recv_room();
         engine
     }
 
@@ -314,6 +326,29 @@ impl Engine {
         self.kcp.announce_at_most(self.go_window);
     }
 
+    /// What is on its way may have to be kept, so it is part of this session's memory, and has to be earned as well: a quarter of what may be buffered at
+    /// first, and three halves of what was read, which is more than a flight has in it that doubles with each round trip.
+    fn update_recv_room(&mut self) {
+        let earned = self.mux.recv_limit().saturating_sub(self.first_buffered) / 4 * 3;
+        let segments = u16::try_from((self.first_buffered / 4 + earned) / SEGMENT).unwrap_or(u16::MAX);
+        if segments != self.recv_room {
+            self.recv_room = segments;
+            self.kcp.set_recv_room(segments);
+        }
+    }
+
+    /// Memory is scarce at this end, or is so no longer: see [`Config::first_buffered`].
+    pub(crate) fn set_scarce(&mut self, now: Instant, scarce: bool) {
+        self.mux.set_scarce(scarce);
+        self.update_recv_room();
+        self.collect_events(now);
+    }
+
+    /// Bytes allocated for data of any kind.
+    pub(crate) fn memory(&self) -> usize {
+        self.kcp.memory() + self.mux.memory()
+    }
+
     fn note_srtt(&mut self) {
         if self.peer == PeerKind::Go {
             self.limit_go();
@@ -463,6 +498,7 @@ impl Engine {
         buf: &mut [u8],
     ) -> (Result<Option<usize>, StreamError>, Result<(), SessionError>) {
         let read = self.mux.read(now, id, buf);
+        self.update_recv_room();
         (read, self.pass_up(now))
     }
 

@@ -844,6 +844,19 @@ impl Tunnel {
         }
     }
 
+    /// Bytes allocated for data: sent and not acknowledged, received and not read, written and not sent.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.engine.memory()
+    }
+
+    /// Memory is scarce at this end, or is so no longer. While it is, nothing more is taken in or written than a session may hold at first
+    /// ([`Config::first_buffered`], [`Config::first_unsent`]); what it holds stays.
+    pub fn set_scarce(&mut self, now: Instant, scarce: bool) {
+        self.engine.set_scarce(now, scarce);
+        self.advance(now);
+    }
+
     /// The engines' own counters, for tests and the curious.
     #[must_use]
     pub fn engine_stats(&self) -> (&kcp::Stats, &smux::Stats) {

@@ -107,7 +107,7 @@ impl<'a> Arbitrary<'a> for Op<'a> {
 
 /// Settings that small inputs can get to the limits of, and counters near the wrap.
 pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Config> {
-    Ok(Config {
+    let mut config = Config {
         version: *u.choose(&[Version::V2, Version::V1])?,
         max_frame_size: *u.choose(&[32_768, 1, 100, 65_535])?,
         initial_window: *u.choose(&[ASSUMED_WINDOW, 1 << 20])?,
@@ -120,7 +120,11 @@ pub(crate) fn config(u: &mut Unstructured<'_>) -> Result<Config> {
         accept_backlog: *u.choose(&[1_024, 0, 2])?,
         first_stream_id: *u.choose(&[None, Some(u32::MAX - 2), Some(u32::MAX - 4)])?,
         initial_counter: *u.choose(&[0, u32::MAX, u32::MAX - 1000, 0x7fff_ff00])?,
-    })
+        ..Config::default()
+    };
+    // Three streams that fill their buffers leave nothing to the others.
+    config.first_unsent = config.send_buffer * 3;
+    Ok(config)
 }
 
 /// What the application saw.

@@ -89,6 +89,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let mut config = Config::default();
     config.window = *u.choose(&[8192, 32, 40])?;
     config.send_buffer = *u.choose(&[256 << 10, 1, 5_000])?;
+    config.first_unsent = config.send_buffer * 3;
     config.max_buffered = *u.choose(&[16 << 20, 1, 100_000])?;
     config.stream_window = *u.choose(&[1 << 20, 0])?;
     config.keepalive = *u.choose(&[Some(Duration::from_secs(25)), Some(Duration::from_secs(1)), None])?;

@@ -42,6 +42,7 @@ enum Deed {
     RoundTrip(Who, u64),
     /// From now on it takes what comes in order at once, or no longer.
     Eager(Who, bool),
+    Room(Who, u16),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -68,6 +69,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (who(), retransmission()).prop_map(|(who, mode)| Deed::Mode(who, mode)),
         1 => (who(), 0..500_u64).prop_map(|(who, rtt)| Deed::RoundTrip(who, rtt)),
         1 => (who(), any::<bool>()).prop_map(|(who, eager)| Deed::Eager(who, eager)),
+        1 => (who(), 0..60_u16).prop_map(|(who, segments)| Deed::Room(who, segments)),
     ]
 }
 
@@ -106,6 +108,7 @@ struct End {
     /// Whoever is above takes what is next in order as it comes, and these are its bytes.
     taken: Option<Vec<u8>>,
     announced: usize,
+    room: usize,
     /// Arrived and not yet acknowledged since.
     unanswered: BTreeSet<usize>,
     question: bool,
@@ -138,6 +141,7 @@ impl End {
             read: 0,
             taken: None,
             announced: recv_window,
+            room: recv_window,
             unanswered: BTreeSet::new(),
             question: false,
             told_edge: recv_window,
@@ -156,11 +160,16 @@ impl End {
     }
 
     fn wnd(&self) -> usize {
-        (self.recv_window - self.unread()).min(self.announced)
+        self.room.saturating_sub(self.unread()).min(self.announced)
     }
 
     fn place(&self, near: usize, sn: u32) -> usize {
         usize::try_from(place(self.initial_sn, near as i64, sn)).expect("our peer counts from the same number")
+    }
+
+    fn note_room(&mut self) {
+        // A quarter of it is worth a packet.
+        self.worth_telling |= self.told_edge < self.rcv_nxt + (self.room / 4).max(1);
     }
 
     fn advance(&mut self) {
@@ -292,7 +301,7 @@ impl End {
     fn resume(&mut self, now: Instant, how: Resume) {
         (self.wins_owed, self.worth_telling) = (false, true);
         self.must_ask |= self.sending.is_blocked_by_peer();
-        self.must_tell |= self.told_edge < self.rcv_nxt + self.recv_window / 2;
+        self.must_tell |= self.told_edge < self.rcv_nxt + self.room / 2;
         self.sending.resume(how);
         self.kcp.resume(now, how);
     }
@@ -374,6 +383,12 @@ impl Pair {
                 self.ends[who].kcp.set_retransmission(mode);
             }
             Deed::RoundTrip(who, rtt) => self.ends[who].kcp.handle_rtt(ms(rtt)),
+            Deed::Room(who, segments) => {
+                let end = &mut self.ends[who];
+                end.room = usize::from(segments).clamp(32.min(end.recv_window), end.recv_window);
+                end.kcp.set_recv_room(segments);
+                end.note_room();
+            }
             Deed::Eager(who, eager) => self.ends[who].taken = eager.then(Vec::new),
         }
         self.check();
@@ -406,8 +421,7 @@ impl Pair {
             end.kcp.consume();
             end.read += 1;
             end.advance();
-            // A quarter of the window is worth a packet.
-            end.worth_telling |= end.told_edge < end.rcv_nxt + (end.recv_window / 4).max(1);
+            end.note_room();
         }
     }
 

@@ -141,6 +141,7 @@ fn settings(random: &mut Random) -> Settings {
     Settings {
         window: random.pick(&[4, 32, 1024, 8192]),
         send_buffer: random.pick(&[1_000, 20_000, 256 << 10]),
+        first_unsent: random.pick(&[100, 30_000, 1 << 20]),
         max_buffered: random.pick(&[100, 30_000, 16 << 20]),
         time_to_live: secs(600),
         counters: Counters {
@@ -242,7 +243,13 @@ pub(crate) fn lasting(seed: u64) -> Script {
         traffic.push(more.client_reads(reading(&mut random)).server_reads(reading(&mut random)).starts_at(start));
     }
     Script {
-        settings: Settings { max_buffered: 16 << 20, send_buffer: 256 << 10, window: 8192, ..settings(&mut random) },
+        settings: Settings {
+            max_buffered: 16 << 20,
+            send_buffer: 256 << 10,
+            first_unsent: 1 << 20,
+            window: 8192,
+            ..settings(&mut random)
+        },
         link: Link { rate: Some(4 * MIB), ..link(&mut random, Peers::Ours) },
         faults,
         dials,

@@ -28,6 +28,8 @@ pub(crate) struct End {
     pub(crate) used_up: Duration,
     pub(crate) peer_window: u32,
     pub(crate) input: Input,
+    /// Bytes, of all streams.
+    pub(crate) read: usize,
     /// To be told by the end of the call.
     pub(crate) events: Vec<Event>,
     pub(crate) stats: Stats,
@@ -59,6 +61,7 @@ impl End {
             used_up: Duration::ZERO,
             peer_window: ASSUMED_WINDOW,
             input: Input::default(),
+            read: 0,
             events: Vec::new(),
             stats: Stats::default(),
             now,
@@ -182,6 +185,7 @@ impl End {
             assert_eq!(found, Ok(Some(len.min(there))), "what is there");
             let mut rest = &buf[..len.min(there)];
             stream.read += rest.len();
+            self.read += rest.len();
             while let Some((from, to)) = stream.unread.front_mut()
                 && !rest.is_empty()
             {
@@ -453,7 +457,7 @@ impl End {
     fn on_update_sent(&mut self, frame: &Frame<'_>) {
         assert_eq!((frame.cmd, self.config.version, frame.payload.len()), (UPD, Version::V2, 8));
         let (consumed, window) = (u32_at(frame.payload, 0), u32_at(frame.payload, 4) as usize);
-        let cap = (self.config.max_window as usize).min(self.config.max_buffered / 2);
+        let cap = (self.config.max_window as usize).min(self.may_be_buffered() / 2);
         let at = self.find(frame.id).expect("a stream that is there");
         let stream = &mut self.streams[at];
         assert!(stream.is_reading(), "{}: an update for nobody", frame.id);
@@ -530,7 +534,8 @@ impl End {
         let readers = self.table().filter(|stream| stream.unread() > 0).count();
         let most = unread + unread / 4 + readers * (16 << 10);
         assert!((unread..=most).contains(&self.mux.buffered()), "{} for {unread}", self.mux.buffered());
-        assert_eq!(self.mux.has_room(), self.mux.buffered() < self.config.max_buffered);
+        assert_eq!(self.mux.has_room(), self.mux.buffered() < self.may_be_buffered());
+        assert_eq!(self.mux.recv_limit(), self.may_be_buffered());
         let nop = self.keepalive.filter(|_| !self.nop_due).map(|interval| self.last_sent + interval);
         let due = self.mux.poll_timeout();
         assert!(nop.is_none_or(|nop| due.is_some_and(|due| due <= nop)), "keepalive is later than it was wished");
@@ -542,6 +547,11 @@ impl End {
         // How windows grow is told by the updates.
         stats.windows_grown = 0;
         assert_eq!(stats, self.stats);
+    }
+
+    /// Who reads much may buffer much.
+    fn may_be_buffered(&self) -> usize {
+        (self.config.first_buffered + 2 * self.read).min(self.config.max_buffered)
     }
 
     // Questions of those who play.

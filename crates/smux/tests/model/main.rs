@@ -121,18 +121,23 @@ pub(crate) fn config(version: Version, initial_counter: u32) -> impl Strategy<Va
     let window = prop_oneof![3 => Just(ASSUMED_WINDOW), 1 => ASSUMED_WINDOW..ASSUMED_WINDOW + 100_000];
     let max_window = prop_oneof![Just(8 << 20), 0..2_000_000_u32];
     let max_buffered = prop_oneof![1..100_usize, 100..100_000_usize, Just(1 << 20), Just(16 << 20)];
+    let first_buffered = prop_oneof![3 => Just(2 << 20), 1 => 1..100_000_usize];
     let send_buffer = prop_oneof![1..3_000_usize, Just(256 << 10), Just(1 << 20)];
     let streams = prop_oneof![3 => Just((4_096, 1_024)), 1 => (1..6_usize, 0..4_usize)];
     let rate = prop_oneof![3 => Just((1_000, 4_096)), 1 => (1..50_u32, 1..5_u32)];
     let ids = prop_oneof![4 => Just(None), 1 => (0..4_u32).prop_map(Some)];
-    (frame, window, max_window, max_buffered, send_buffer, streams, rate, ids).prop_map(
-        move |(max_frame_size, initial_window, max_window, max_buffered, send_buffer, streams, rate, ids)| Config {
+    (frame, window, max_window, (first_buffered, max_buffered), send_buffer, streams, rate, ids).prop_map(
+        move |(max_frame_size, initial_window, max_window, buffered, send_buffer, streams, rate, ids)| Config {
             version,
             max_frame_size,
             initial_window,
             max_window,
-            max_buffered,
+            first_buffered: buffered.0,
+            max_buffered: buffered.1,
             send_buffer,
+            // More than the deeds can write: what is allocated the model does not know.
+            first_unsent: 1 << 30,
+            max_unsent: 1 << 30,
             max_streams: streams.0,
             accept_backlog: streams.1,
             stream_rate: rate.0,
