@@ -36,6 +36,10 @@ impl Input {
         Self { head: [0; HEADER_LEN + UPD_LEN], have: 0, left: 0, to: None, whole_at: now, refused: 0, failed: None }
     }
 
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
     /// Moves bytes into `head` until it holds `wanted`.
     fn gather(&mut self, bytes: &mut &[u8], wanted: usize) -> bool {
         let part = bytes.len().min(wanted.saturating_sub(self.have));

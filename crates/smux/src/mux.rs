@@ -436,6 +436,11 @@ impl Mux {
         self.recv_allocated
     }
 
+    /// What came from the peer so far ends with a whole frame.
+    pub fn is_between_frames(&self) -> bool {
+        self.input.is_between_frames()
+    }
+
     /// At least one stream still expects data from the peer.
     pub fn has_unfinished_reads(&self) -> bool {
         self.reading > 0

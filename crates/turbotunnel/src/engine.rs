@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use kcp::{Kcp, Resume, Retransmission, Sn};
+use kcp::wire::Command;
+use kcp::{Kcp, Resume, Retransmission, Segment, Sn, Ts};
 use smux::{Mux, Side, StreamError, StreamId};
 
 use crate::config::{Config, GO_KEEPALIVE, LEAST_STREAM_WINDOW};
@@ -267,6 +268,25 @@ impl Engine {
             self.note_srtt();
         }
         Ok(Some(received))
+    }
+
+    /// The first segment has come in the session's former life, and nothing was in it that is of any concern now.
+    pub(crate) fn take_opening_for_taken(&mut self, now: Instant) {
+        let (conv, first) = (self.kcp.conv(), self.kcp.rcv_nxt());
+        let opening = Segment {
+            conv,
+            cmd: Command::Push,
+            frg: 0,
+            wnd: GO_QUEUE,
+            ts: Ts::default(),
+            sn: first,
+            una: self.kcp.una(),
+            payload: &NOP,
+        };
+        let mut packet = Vec::new();
+        opening.encode(&mut packet);
+        let taken = self.handle_packet(now, &packet);
+        debug_assert!(matches!(taken, Ok(Some(_))), "{taken:?}");
     }
 
     /// The session is over: everything that has arrived is for the streams, whether or not they have room. It has been acknowledged, and nothing more

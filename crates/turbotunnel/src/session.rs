@@ -65,6 +65,8 @@ pub struct Stats {
     pub tunnel: crate::tunnel::Stats,
     /// Times that the session's task ran. An idle session runs for its keepalives only.
     pub turns: u64,
+    /// Server: connections dropped because newer ones of the session came at the same time, four and more.
+    pub newcomers_dropped: u64,
 }
 
 /// One attempt to reach the server, as told to a dialer.
@@ -188,7 +190,7 @@ impl Session {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = self.shared.lock();
-        Stats { tunnel: state.tunnel.stats(), turns: state.turns }
+        Stats { tunnel: state.tunnel.stats(), turns: state.turns, newcomers_dropped: state.newcomers_dropped }
     }
 }
 

@@ -14,6 +14,7 @@ use smux::{OpenError, Side, StreamError, StreamId};
 
 use crate::config::Config;
 use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
+use crate::embryo::Embryo;
 use crate::encapsulation::MAX_PACKET;
 use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
@@ -28,6 +29,14 @@ const MAX_CONTROL: usize = 8;
 const ACK_DELAY: Duration = Duration::from_millis(1);
 /// That so many segments have arrived is not put off: fewer than the smallest flight has on its way, which is 46.
 const ACKS_AT_ONCE: usize = 40;
+
+/// A peer that speaks for so long and acknowledges nothing of what it was sent is none: a receiver acknowledges what arrives whether or not anybody
+/// reads it. So a reader who pauses for days is not meant; what waits for him is bounded. Much longer than any resend.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
+/// What a pause between two packets of such a peer counts at most: keepalives come more often, and a machine that slept has heard nothing.
+const STALL_STEP: Duration = Duration::from_secs(30);
+/// A session of which nothing has come but its first packet ends so long after its carrier: as long as a stranger may take to say who he is.
+const EMBRYONIC_LIMIT: Duration = Duration::from_secs(10);
 
 const NO_TOKEN: Token = [0; 8];
 
@@ -147,6 +156,9 @@ pub struct Tunnel {
     /// What streams had said by the last progress.
     talk: [u64; 3],
     closing: Option<Closing>,
+    /// How long the peer has been heard without acknowledging anything beyond `stalled_at`, although something was on its way.
+    stalled: Duration,
+    stalled_at: Sn,
     ended: Option<SessionError>,
     events: VecDeque<Event>,
     stats: Stats,
@@ -176,8 +188,20 @@ impl Tunnel {
         tunnel
     }
 
+    /// Server: the session goes on that has ended with [`SessionError::Abandoned`] ([`Tunnel::embryo`]), or one of which its client cannot tell that it did
+    /// not.
+    #[must_use]
+    pub fn reborn(now: Instant, config: Config, embryo: Embryo) -> Self {
+        let mut tunnel = Self::server(now, config, embryo.conv, embryo.token);
+        if embryo.opened {
+            tunnel.engine.take_opening_for_taken(now);
+        }
+        tunnel
+    }
+
     fn new(now: Instant, side: Side, config: Config, conv: u32, mut path: Path) -> Self {
         path.set_patience(2);
+        let first_sn = Sn::new(config.counters.sn);
         Self {
             engine: Engine::new(now, side, conv, &config),
             config,
@@ -195,6 +219,8 @@ impl Tunnel {
             stranger: false,
             talk: [0; 3],
             closing: None,
+            stalled: Duration::ZERO,
+            stalled_at: first_sn,
             ended: None,
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -303,6 +329,7 @@ impl Tunnel {
 
     fn note_heard(&mut self, now: Instant, id: CarrierId) {
         self.heard = true;
+        self.note_stalled(now);
         self.path.handle_heard(now, id);
         self.path.set_srtt(self.engine.srtt());
         if self.coming_up == Some(id) {
@@ -539,6 +566,8 @@ impl Tunnel {
         if self.close_deadline().is_some_and(|at| now >= at) {
             let unacknowledged = self.engine.kcp().in_flight();
             self.end(now, SessionError::ClosedUnacknowledged { unacknowledged });
+        } else if self.embryonic_deadline().is_some_and(|at| now >= at) {
+            self.abandon(now);
         }
         self.advance(now);
     }
@@ -549,13 +578,49 @@ impl Tunnel {
         if self.ended.is_some() {
             return None;
         }
-        let timers = [self.path.poll_timeout(), self.engine.poll_timeout(), self.close_deadline()];
-        timers.into_iter().flatten().min()
+        let limits = [self.close_deadline(), self.embryonic_deadline()];
+        [self.path.poll_timeout(), self.engine.poll_timeout()].into_iter().chain(limits).flatten().min()
     }
 
     fn close_deadline(&self) -> Option<Instant> {
         let closing = self.closing.as_ref()?;
         Some(closing.running? + self.config.close_limit.saturating_sub(closing.stuck))
+    }
+
+    fn embryonic_deadline(&self) -> Option<Instant> {
+        let left = self.contact_lost.filter(|_| self.path.current().is_none() && self.is_embryonic())?;
+        Some(left + EMBRYONIC_LIMIT)
+    }
+
+    /// Server: of the session nothing has come but its first segment. No stream was opened from either side, and the client has never shown that it hears
+    /// us.
+    pub(crate) fn is_embryonic(&self) -> bool {
+        let (kcp, smux) = (self.engine.kcp(), self.engine.mux().stats());
+        let first = Sn::new(self.config.counters.sn);
+        !self.path.is_client()
+            && self.ended.is_none()
+            && !self.token_confirmed
+            && smux.streams_accepted + smux.streams_refused + smux.streams_opened == 0
+            && kcp.rcv_nxt().distance_from(first) <= 1
+            && kcp.una() == first
+    }
+
+    /// What has to be remembered of a session that ended with [`SessionError::Abandoned`], so that its client can go on: [`Tunnel::reborn`]. `None`: it ended
+    /// otherwise, or in the middle of a frame, as no client of ours does and no Go client.
+    #[must_use]
+    pub fn embryo(&self) -> Option<Embryo> {
+        let token = self
+            .token
+            .filter(|_| self.ended == Some(SessionError::Abandoned) && self.engine.mux().is_between_frames())?;
+        let opened = self.engine.kcp().rcv_nxt() != Sn::new(self.config.counters.sn);
+        Some(Embryo { conv: self.conv, token, opened })
+    }
+
+    /// Ends a session that [is embryonic](Tunnel::is_embryonic).
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        if self.is_embryonic() {
+            self.end(now, SessionError::Abandoned);
+        }
     }
 
     /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
@@ -579,6 +644,21 @@ impl Tunnel {
             expecting: self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
+    }
+
+    /// The peer was heard. Watches whether it acknowledges, too: somebody who only speaks would never expire. His silence is the path's business, and
+    /// while this machine sleeps nobody can be heard.
+    fn note_stalled(&mut self, now: Instant) {
+        let kcp = self.engine.kcp();
+        if kcp.all_acknowledged() || kcp.una() != self.stalled_at {
+            self.stalled_at = kcp.una();
+            self.stalled = Duration::ZERO;
+            return;
+        }
+        self.stalled += now.saturating_duration_since(self.path.last_heard()).min(STALL_STEP);
+        if self.stalled >= STALL_LIMIT {
+            self.fail(now, SessionError::Stalled(STALL_LIMIT));
+        }
     }
 
     fn apply(&mut self, now: Instant, change: Change) {

@@ -8,6 +8,7 @@ mod dialling;
 mod ending;
 mod go;
 mod idle;
+mod limits;
 mod receiving;
 mod resending;
 mod silence;
