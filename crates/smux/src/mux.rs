@@ -51,6 +51,8 @@ pub enum Event {
         /// peer got and did not read is not known here.
         lost: bool,
     },
+    /// The peer has never taken this stream, and says so ([`Mux::tell_refusals`]): calls on it fail from now on, and no [`Event::FinSent`] comes.
+    Refused(StreamId),
     /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
     Finished(StreamId),
 }
@@ -79,6 +81,7 @@ pub struct Mux {
     /// `None`: all ids are used up.
     next_id: Option<u32>,
     pub(crate) peer_window: u32,
+    pub(crate) tells_refusals: bool,
     round_trip: Option<Duration>,
     keepalive: Option<Duration>,
     fin_quiet: Option<Duration>,
@@ -115,6 +118,7 @@ impl Mux {
             unsent: 0,
             reading: 0,
             peer_window: ASSUMED_WINDOW,
+            tells_refusals: false,
             round_trip: None,
             keepalive: None,
             fin_quiet: None,
@@ -171,6 +175,9 @@ impl Mux {
         let key = self.key(id)?;
         let sizing = self.sizing(self.send_allocated);
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.refused {
+            return Err(StreamError::Refused);
+        }
         if stream.fin != Fin::Open {
             return Err(StreamError::Finished);
         }
@@ -202,6 +209,9 @@ impl Mux {
             return Ok(Some(0));
         }
         if stream.recv.is_empty() {
+            if stream.refused {
+                return Err(StreamError::Refused);
+            }
             if stream.peer_fin {
                 stream.end_told = true;
                 return Ok(Some(0));
@@ -235,7 +245,7 @@ impl Mux {
         let key = self.key(id)?;
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if stream.lost {
-            return Err(StreamError::ClosedByPeer);
+            return Err(if stream.refused { StreamError::Refused } else { StreamError::ClosedByPeer });
         }
         if stream.fin == Fin::Open {
             stream.fin = Fin::Wanted;
@@ -402,6 +412,17 @@ impl Mux {
                 self.held.push(Reverse((since, key)));
             }
         }
+    }
+
+    /// The peer is one that tells a stream it has not taken from one that ended without a word, as we do: before the FIN of a refusal goes an update
+    /// with a window of 0, which nobody announces otherwise. Other peers get the FIN alone.
+    pub fn tell_refusals(&mut self) {
+        self.tells_refusals = true;
+    }
+
+    /// Streams that wait for [`Mux::accept`], from now on: see [`Config::accept_backlog`].
+    pub fn set_accept_backlog(&mut self, accept_backlog: usize) {
+        self.config.accept_backlog = accept_backlog;
     }
 
     /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that

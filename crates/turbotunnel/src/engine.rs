@@ -21,6 +21,9 @@ const GO_QUEUE: u16 = 32;
 /// Round trip over which such a queue empties several times, whatever is in the way.
 const GO_SPREAD: Duration = Duration::from_millis(25);
 
+/// Streams that a server may open at a client that has never asked for one.
+const UNSOLICITED: usize = 16;
+
 /// Pause before a Go program is asked again whose answer does not come.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,7 @@ pub(crate) struct Engine {
     /// A FIN was put off because an answer came late, and no data has come since. Once is enough.
     put_off: bool,
     keepalive: Option<Duration>,
+    max_streams: usize,
     peer: PeerKind,
     /// FINs on their way: the segment that carries each, in order.
     fins: VecDeque<(Sn, StreamId)>,
@@ -92,6 +96,7 @@ pub(crate) enum EngineEvent {
     Writable(StreamId),
     Delivered(StreamId),
     ClosedByPeer { id: StreamId, lost: bool },
+    Refused(StreamId),
 }
 
 impl Engine {
@@ -112,6 +117,8 @@ impl Engine {
             max_buffered: config.max_buffered,
             send_buffer: config.send_buffer,
             max_streams: config.max_streams,
+            // A stream that waits costs what an open one costs. A client that expects none takes a few, in case it looks later.
+            accept_backlog: if side == Side::Client { UNSOLICITED } else { config.max_streams },
             ..smux::Config::default()
         };
         let mut kcp = Kcp::new(now, conv, kcp_config);
@@ -132,6 +139,7 @@ impl Engine {
             ask_again: None,
             put_off: false,
             keepalive: config.keepalive,
+            max_streams: config.max_streams,
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
             held_fins: VecDeque::new(),
@@ -160,6 +168,7 @@ impl Engine {
             PeerKind::Ours => {
                 self.kcp.set_retransmission(Retransmission::TailProbe);
                 self.kcp.announce_at_most(u16::MAX);
+                self.mux.tell_refusals();
             }
             PeerKind::Unknown | PeerKind::Go => {
                 self.kcp.set_retransmission(Retransmission::Timeout);
@@ -383,6 +392,7 @@ impl Engine {
                 smux::Event::Readable(id) => EngineEvent::Readable(id),
                 smux::Event::Writable(id) => EngineEvent::Writable(id),
                 smux::Event::ClosedByPeer { id, lost } => EngineEvent::ClosedByPeer { id, lost },
+                smux::Event::Refused(id) => EngineEvent::Refused(id),
                 smux::Event::FinSent(id) => {
                     self.fins.push_back((sn, id));
                     continue;
@@ -456,6 +466,7 @@ impl Engine {
     }
 
     pub(crate) fn accept(&mut self) -> Option<StreamId> {
+        self.mux.set_accept_backlog(self.max_streams);
         self.mux.accept()
     }
 

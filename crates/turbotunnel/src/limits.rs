@@ -60,6 +60,22 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// As many of everything as there are descriptors and memory: for measuring, and for a server that something else guards.
+    #[must_use]
+    pub fn none() -> Self {
+        let any = Rate { per_second: u32::MAX, burst: u32::MAX };
+        Self {
+            strangers: usize::MAX,
+            strangers_per_source: usize::MAX,
+            carriers: usize::MAX,
+            carriers_per_source: usize::MAX,
+            sessions: usize::MAX,
+            new_sessions: any,
+            new_sessions_per_source: any,
+            embryonic: usize::MAX,
+        }
+    }
+
     /// Descriptors for everything that is not a connection of ours.
     const RESERVE: usize = 256;
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use smux::StreamId;
+use smux::{StreamError, StreamId};
 use tokio::sync::Notify;
 
 use crate::SessionId;
@@ -44,8 +44,8 @@ pub(crate) struct StreamWaiters {
     pub finisher: Vec<Waker>,
     /// The peer has acknowledged everything up to our FIN.
     pub delivered: bool,
-    /// The peer has let go of the stream, and written bytes were thrown away unsent.
-    pub lost: bool,
+    /// The peer has let go of the stream and written bytes were thrown away unsent, or it has never taken it.
+    pub lost: Option<StreamError>,
 }
 
 pub(crate) struct State {
@@ -204,7 +204,15 @@ impl State {
                 }
                 Event::ClosedByPeer { id, lost } => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.lost = lost;
+                        waiters.lost = lost.then_some(StreamError::ClosedByPeer);
+                        wakers.push(waiters.reader.take());
+                        wakers.push(waiters.writer.take());
+                        wakers.append(&mut waiters.finisher);
+                    }
+                }
+                Event::Refused(id) => {
+                    if let Some(waiters) = self.streams.get_mut(&id) {
+                        waiters.lost = Some(StreamError::Refused);
                         wakers.push(waiters.reader.take());
                         wakers.push(waiters.writer.take());
                         wakers.append(&mut waiters.finisher);

@@ -30,6 +30,11 @@ const ACK_DELAY: Duration = Duration::from_millis(1);
 /// That so many segments have arrived is not put off: fewer than the smallest flight has on its way, which is 46.
 const ACKS_AT_ONCE: usize = 40;
 
+/// Streams that we open a second, and at once: a little fewer than the peer's smux takes (`stream_rate`, `stream_burst` there), because what waited for a
+/// carrier comes at once.
+const OPEN_RATE: u32 = 1_000;
+const OPEN_BURST: u32 = 4_000;
+
 /// A peer that speaks for so long and acknowledges nothing of what it was sent is none: a receiver acknowledges what arrives whether or not anybody
 /// reads it. So a reader who pauses for days is not meant; what waits for him is bounded. Much longer than any resend.
 const STALL_LIMIT: Duration = Duration::from_secs(300);
@@ -59,6 +64,8 @@ pub enum Event {
         /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
         lost: bool,
     },
+    /// The peer has not taken this stream: it has as many as it bears. Calls on it fail. Only peers of ours tell; at others it has ended.
+    Refused(StreamId),
     /// This carrier is in use; on the client: and the server has answered on it.
     CarrierUp {
         /// Which.
@@ -159,6 +166,8 @@ pub struct Tunnel {
     /// How long the peer has been heard without acknowledging anything beyond `stalled_at`, although something was on its way.
     stalled: Duration,
     stalled_at: Sn,
+    /// When the allowance for new streams is whole again.
+    open_pace: Option<Instant>,
     ended: Option<SessionError>,
     events: VecDeque<Event>,
     stats: Stats,
@@ -221,6 +230,7 @@ impl Tunnel {
             closing: None,
             stalled: Duration::ZERO,
             stalled_at: first_sn,
+            open_pace: None,
             ended: None,
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -823,13 +833,20 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The session is over or closing, or has too many streams.
+    /// The session is over or closing, or has too many streams. [`StreamFailure::NotBefore`]: a peer of ours would refuse it, because 4,000 were opened at
+    /// once, or 1,000 a second since then.
     pub fn open(&mut self, now: Instant) -> Result<StreamId, StreamFailure> {
         self.alive()?;
         if self.closing.is_some() {
             return Err(SessionError::Closed.into());
         }
+        let step = Duration::from_secs(1) / OPEN_RATE;
+        let earliest = self.open_pace.and_then(|pace| pace.checked_sub(step * OPEN_BURST)).filter(|at| now < *at);
+        if let (Some(at), PeerKind::Ours) = (earliest, self.engine.peer()) {
+            return Err(StreamFailure::NotBefore(at));
+        }
         let id = self.engine.open()?;
+        self.open_pace = Some(self.open_pace.map_or(now, |pace| pace.max(now)) + step);
         self.advance(now);
         Ok(id)
     }
@@ -908,6 +925,7 @@ impl Tunnel {
             EngineEvent::Writable(id) => Event::Writable(id),
             EngineEvent::Delivered(id) => Event::Delivered(id),
             EngineEvent::ClosedByPeer { id, lost } => Event::ClosedByPeer { id, lost },
+            EngineEvent::Refused(id) => Event::Refused(id),
         });
         event.or_else(|| self.events.pop_front())
     }
@@ -941,6 +959,9 @@ pub enum StreamFailure {
     /// Only this stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// No new stream can be opened before that: the peer would refuse it.
+    #[error("too many streams opened in a short time")]
+    NotBefore(Instant),
     /// No new stream can be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

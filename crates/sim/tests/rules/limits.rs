@@ -1,11 +1,12 @@
 //! Sessions that come to nothing, peers that give nothing back, and who is not meant by that.
 #![allow(clippy::disallowed_methods, reason = "points to count virtual time from")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kcp::wire::Command;
 use kcp::{Segment, Sn, Ts};
-use turbotunnel::tunnel::{CarrierId, Tunnel, opening_conv};
+use smux::StreamError;
+use turbotunnel::tunnel::{Action, CarrierId, Event, StreamFailure, Tunnel, opening_conv};
 use turbotunnel::{CarrierEnd, Config, SessionError};
 use turbotunnel_sim::{Dial, Fault, How, Link, MIB, Reading, Side, Sim, Traffic, When, ms, secs};
 
@@ -84,7 +85,7 @@ fn an_honest_client_goes_on_with_a_session_that_was_taken_for_abandoned() {
         let server = sim.server_session().expect("the server has heard of it");
         assert_eq!(server.ended(), Some(&SessionError::Abandoned), "{how:?}");
         sim.run_until_done(secs(130));
-        assert!(sim.told(Side::Client).iter().all(|told| !matches!(told.event, turbotunnel::tunnel::Event::Ended(_))));
+        assert!(sim.told(Side::Client).iter().all(|told| !matches!(told.event, Event::Ended(_))));
     }
 }
 
@@ -143,6 +144,123 @@ fn a_machine_that_slept_does_not_take_its_peer_for_a_stalled_one() {
     }
     tunnel.handle_timeout(later);
     assert_eq!(tunnel.ended(), None);
+}
+
+/// The application at the other end has as many as it bears, or accepts nothing at all. A stream that is not taken fails, and does not look like one that
+/// ended without a word. It costs its session nothing.
+#[test]
+fn a_stream_that_is_not_taken_fails_at_its_opener() {
+    let mut sim = Sim::new("a_stream_that_is_not_taken_fails_at_its_opener")
+        .link(Link::new(ms(50)))
+        .server_config(|config| config.max_streams = 3)
+        .traffic(Traffic::turns(1, 100, 100).stays_open())
+        .traffic(Traffic::turns(1, 100, 100).stays_open())
+        .traffic(Traffic::turns(1, 100, 100).stays_open());
+    sim.run_for(secs(1));
+    let failed = sim.with(Side::Client, |tunnel, now| {
+        let id = tunnel.open(now).expect("a stream");
+        tunnel.write(now, id, b"anybody there?").expect("room");
+        tunnel.finish(now, id).expect("open");
+        id
+    });
+    sim.run_for(secs(1));
+    let read = sim.with(Side::Client, |tunnel, now| tunnel.read(now, failed, &mut [0]));
+    assert_eq!(read, Err(StreamFailure::Stream(StreamError::Refused)));
+    assert!(sim.told(Side::Client).iter().any(|told| told.event == Event::Refused(failed)));
+    assert_eq!(sim.client().ended(), None);
+}
+
+/// Two ends of ours with a carrier that takes no time.
+struct Pair {
+    now: Instant,
+    client: Tunnel,
+    server: Tunnel,
+}
+
+impl Pair {
+    const CARRIER: CarrierId = CarrierId(1);
+
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut client = Tunnel::client(now, Config::default(), 7, 1);
+        assert_eq!(client.poll_action(), Some(Action::Dial(Self::CARRIER)));
+        client.handle_dialed(now, Self::CARRIER);
+        let mut server = Tunnel::server(now, Config::default(), 7, [7; 8]);
+        assert_eq!(server.attach(now), Self::CARRIER);
+        let mut pair = Self { now, client, server };
+        pair.exchange();
+        pair
+    }
+
+    fn exchange(&mut self) {
+        let mut packet = Vec::new();
+        let mut busy = true;
+        while std::mem::take(&mut busy) {
+            for client_sends in [true, false] {
+                let (client, server) = (&mut self.client, &mut self.server);
+                let (from, to) = if client_sends { (client, server) } else { (server, client) };
+                while from.poll_transmit(self.now, Self::CARRIER, &mut packet) {
+                    to.handle_packet(self.now, Self::CARRIER, &packet);
+                    packet.clear();
+                    busy = true;
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.client.handle_timeout(self.now);
+        self.server.handle_timeout(self.now);
+        self.exchange();
+    }
+}
+
+/// A server opens streams at a client that expects none.
+#[test]
+fn a_client_that_expects_no_streams_takes_sixteen() {
+    let mut pair = Pair::new();
+    for _ in 0..100 {
+        pair.server.open(pair.now).expect("a stream");
+    }
+    pair.exchange();
+    assert_eq!((pair.client.stats().streams, pair.client.engine_stats().1.streams_refused), (16, 84));
+    assert_eq!(pair.server.engine_stats().1.streams_refused_by_peer, 84);
+    // It asks for one: from now on it expects them.
+    assert!(pair.client.accept().is_some());
+    for _ in 0..100 {
+        pair.server.open(pair.now).expect("a stream");
+    }
+    pair.exchange();
+    assert_eq!(pair.client.stats().streams, 116);
+}
+
+/// It opens streams as fast as it can for ten seconds, each for nothing. None is refused: it keeps to the pace that the server bears.
+#[test]
+fn streams_are_opened_at_the_pace_that_the_peer_takes() {
+    let mut pair = Pair::new();
+    let mut opened = 0;
+    for _ in 0..1_000 {
+        loop {
+            match pair.client.open(pair.now) {
+                Ok(id) => pair.client.close_stream(pair.now, id),
+                Err(StreamFailure::NotBefore(at)) => {
+                    assert!(at > pair.now);
+                    break;
+                }
+                Err(other) => panic!("{other}"),
+            }
+            opened += 1;
+            pair.exchange();
+            while let Some(id) = pair.server.accept() {
+                pair.server.close_stream(pair.now, id);
+            }
+        }
+        pair.wait(ms(10));
+    }
+    assert!((13_900..=14_100).contains(&opened), "{opened} streams in ten seconds");
+    let (_, smux) = pair.server.engine_stats();
+    assert_eq!((smux.streams_refused, smux.streams_accepted), (0, opened));
 }
 
 /// `less`, left alone over night: the stream's window is full, or the whole session's memory. It acknowledges what arrives and is there when asked.
