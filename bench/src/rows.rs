@@ -428,8 +428,10 @@ fn engine(setup: &Setup) -> io::Result<Vec<Row>> {
 fn echo_server(setup: &Setup) -> io::Result<(Running, String)> {
     let at = "127.0.0.1:7600".to_owned();
     let mut server = setup.program("turbotunnel");
-    let server =
-        server.args(["echo-server", &at, "--session-timeout", "30m"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = server
+        .args(["echo-server", &at, "--session-timeout", "30m", "--no-limits"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let server = Running(server.spawn()?);
     while std::net::TcpStream::connect(&at).is_err() {
         thread::sleep(Duration::from_millis(20));

@@ -18,6 +18,10 @@ const fn tokio_half(target: &'static str, name: &'static str) -> Test {
     Test { package: "turbotunnel", target, name }
 }
 
+const fn unit(name: &'static str) -> Test {
+    Test { package: "turbotunnel", target: "lib", name }
+}
+
 const fn program(target: &'static str, name: &'static str) -> Test {
     Test { package: "turbotunnel-cli", target, name }
 }
@@ -35,6 +39,8 @@ const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
 const PATH: &str = "crates/turbotunnel/src/path.rs";
 const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
 const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
+const ADMISSION: &str = "crates/turbotunnel/src/listener/admission.rs";
+const SHARED: &str = "crates/turbotunnel/src/shared.rs";
 const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
 const CARRIER: &str = "crates/turbotunnel/src/carrier/stream.rs";
 const ENCAPSULATION: &str = "crates/turbotunnel/src/encapsulation.rs";
@@ -492,23 +498,114 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "an ended session is forgotten at once",
         file: SESSION_MAP,
-        right: "            shard.ended.push_back((now, id));",
-        wrong: "            let _ = now;",
+        right: "            shard.ended.insert(id, Ended { end, embryo });",
+        wrong: "            let _ = Ended { end, embryo };",
         test: tokio_half("listener", "a_late_first_segment_of_an_ended_session_begins_no_ghost"),
     },
     Fault {
         name: "close whoever is refused",
         file: LISTENER,
-        right: "                    early.clear(0);\n                    self.answer_unknown(carrier).await?;",
-        wrong: "                    early.clear(0);",
+        right: "                // It comes again.\n                early.clear(0);",
+        wrong: "                return Ok(None);",
         test: tokio_half("listener", "a_client_of_a_forgotten_session_is_held_however_much_it_sends"),
     },
     Fault {
         name: "strangers without a limit keep others out",
+        file: ADMISSION,
+        right: "self.strangers.keys().next().copied()",
+        wrong: "self.strangers.keys().next_back().copied()",
+        test: unit("listener::admission::tests::the_oldest_stranger_makes_room_for_the_newest"),
+    },
+    Fault {
+        name: "one source takes everybody's new sessions",
+        file: ADMISSION,
+        right: "if of_source == Some(None) {",
+        wrong: "if false && of_source == Some(None) {",
+        test: unit("listener::admission::tests::new_sessions_have_a_rate_and_a_source_does_not_eat_the_others_share"),
+    },
+    Fault {
+        name: "forget no source",
+        file: ADMISSION,
+        right: "n.strangers + n.carriers > 0 || n.new_sessions.full_at > now",
+        wrong: "n.strangers + n.carriers > 0 || n.new_sessions.full_at <= now",
+        test: unit("listener::admission::tests::sources_are_forgotten"),
+    },
+    Fault {
+        name: "a carrier that ends leaves its place taken",
+        file: ADMISSION,
+        right: "                neighbours.carriers -= 1;",
+        wrong: "                neighbours.carriers -= 0;",
+        test: unit("listener::admission::tests::carriers_have_a_number_in_all_and_by_source"),
+    },
+    Fault {
+        name: "ask for a refused session only when its client does",
         file: LISTENER,
-        right: "            strangers.pop_front().iter().for_each(AbortHandle::abort);",
-        wrong: "            strangers.pop_back().iter().for_each(AbortHandle::abort);",
-        test: tokio_half("session", "silent_strangers_keep_nobody_out"),
+        right: "                Some(_) => match tokio::time::timeout(ASK_AGAIN, more).await {",
+        wrong: "                Some(_) => match tokio::time::timeout(100 * ASK_AGAIN, more).await {",
+        test: tokio_half("limits", "a_flood_of_sessions_leaves_nothing_behind"),
+    },
+    Fault {
+        name: "connections of one session pile up",
+        file: SHARED,
+        right: "if state.newcomers.len() >= NEWCOMERS {",
+        wrong: "if state.newcomers.len() >= 1000 * NEWCOMERS {",
+        test: tokio_half("limits", "the_connections_of_one_session_do_not_pile_up"),
+    },
+    Fault {
+        name: "keep for its time to live what was begun and left",
+        file: TUNNEL,
+        right: "        Some(left + EMBRYONIC_LIMIT)",
+        wrong: "        Some(left + 20 * EMBRYONIC_LIMIT)",
+        test: rule("limits::a_session_that_is_begun_and_left_ends_after_ten_seconds"),
+    },
+    Fault {
+        name: "take whoever has answered for somebody who left",
+        file: TUNNEL,
+        right: "            && !self.token_confirmed\n            && smux",
+        wrong: "            && smux",
+        test: rule("limits::an_idle_client_without_a_stream_is_not_taken_for_one_that_left"),
+    },
+    Fault {
+        name: "forget that the opening of an abandoned session was taken",
+        file: TUNNEL,
+        right: "        if embryo.opened {",
+        wrong: "        if false && embryo.opened {",
+        test: rule("limits::an_honest_client_goes_on_with_a_session_that_was_taken_for_abandoned"),
+    },
+    Fault {
+        name: "a stream that is not taken looks like one that ended",
+        file: ENGINE,
+        right: "                self.mux.tell_refusals();",
+        wrong: "",
+        test: rule("limits::a_stream_that_is_not_taken_fails_at_its_opener"),
+    },
+    Fault {
+        name: "tear a refusal",
+        file: OUTPUT,
+        right: "if room < HEADER_LEN + if told { HEADER_LEN + UPD_LEN } else { 0 } {",
+        wrong: "if room < HEADER_LEN {",
+        test: smux("a_refusal_waits_for_room"),
+    },
+    Fault {
+        name: "open streams faster than the peer takes them",
+        file: TUNNEL,
+        right: "const OPEN_RATE: u32 = 1_000;",
+        wrong: "const OPEN_RATE: u32 = 2_000;",
+        test: rule("limits::streams_are_opened_at_the_pace_that_the_peer_takes"),
+    },
+    Fault {
+        name: "a client takes whatever streams a server opens",
+        file: ENGINE,
+        right: "const UNSOLICITED: usize = 16;",
+        wrong: "const UNSOLICITED: usize = 1600;",
+        test: rule("limits::a_client_that_expects_no_streams_takes_sixteen"),
+    },
+    Fault {
+        name: "a full buffer is an exemption",
+        file: TUNNEL,
+        right: "        self.stalled += now.saturating",
+        wrong: "        self.stalled = now.saturating",
+        test: rule("limits::a_peer_that_acknowledges_nothing_ends_after_five_minutes"),
     },
     Fault {
         name: "wake ten times a second",

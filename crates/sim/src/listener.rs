@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! connection -> 8 bytes of id -> session lives  -> its carrier from now on
+//!                             -> was abandoned  -> it goes on with the first packet
 //!                             -> it has ended   -> HELLOs of somebody who has heard of it get UNKNOWN
 //!                             -> nobody knows   -> the same, and waits for the packet that opens a session
 //! after 10 s without a session it is closed
@@ -64,12 +65,18 @@ impl Listener {
         assert!(batch.cut_incomplete(&mut Vec::new()).is_ok(), "the simulator's packets are never too long");
         let mut opening = None;
         let mut seen = 0;
+        let embryo = self.session.as_ref().and_then(|session| session.tunnel.embryo()).filter(|_| !stranger.astray);
         for packet in batch.packets() {
             seen += 1;
             if seen <= stranger.seen {
                 continue;
             }
             stranger.seen = seen;
+            if let Some(embryo) = embryo {
+                let conv = Control::decode(packet).map(|control| control.conv()).or_else(|| kcp::conv_of(packet));
+                opening = opening.or(conv.filter(|conv| *conv == embryo.conv()));
+                continue;
+            }
             if let Some(Control::Hello(hello)) = Control::decode(packet)
                 && hello.heard
             {
@@ -79,10 +86,17 @@ impl Listener {
             }
             opening = opening.or_else(|| opening_conv(packet, self.config.counters.sn));
         }
-        let ended = self.session.is_some() || stranger.astray;
+        let ended = self.session.is_some() && embryo.is_none() || stranger.astray;
         if let Some(conv) = opening.filter(|_| !ended) {
             let token = self.random.number().to_le_bytes();
-            let tunnel = Tunnel::server(now, self.config.clone(), conv, token);
+            if embryo.is_some() {
+                // It was told of the end, and had no streams.
+                self.app = (self.new_app)();
+            }
+            let tunnel = match embryo {
+                Some(embryo) => Tunnel::reborn(now, self.config.clone(), embryo),
+                None => Tunnel::server(now, self.config.clone(), conv, token),
+            };
             net.trace.tell(now, format_args!("Server: a session begins"));
             self.session = Some(Ours::new(now, self.start, Side::Server, self.config.clone(), tunnel));
             let (wire, early) = (stranger.wire, received.to_vec());

@@ -63,4 +63,7 @@ pub enum StreamError {
     /// The peer has closed the stream altogether: nothing more can be written, or what was written is lost in part.
     #[error("the peer has closed the stream")]
     ClosedByPeer,
+    /// The peer has not taken the stream: it has as many as it bears. What was written is lost. Try again later, or with fewer.
+    #[error("the peer takes no more streams now")]
+    Refused,
 }

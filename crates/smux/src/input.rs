@@ -36,6 +36,10 @@ impl Input {
         Self { head: [0; HEADER_LEN + UPD_LEN], have: 0, left: 0, to: None, whole_at: now, refused: 0, failed: None }
     }
 
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
     /// Moves bytes into `head` until it holds `wanted`.
     fn gather(&mut self, bytes: &mut &[u8], wanted: usize) -> bool {
         let part = bytes.len().min(wanted.saturating_sub(self.have));
@@ -207,6 +211,25 @@ impl Mux {
         }
     }
 
+    /// The stream has never existed at the other end.
+    fn on_refusal(&mut self, key: Key) {
+        let Some(stream) = self.table.get_mut(key).filter(|stream| !stream.refused) else { return };
+        let id = stream.id;
+        (stream.refused, stream.lost, stream.peer_fin, stream.peer_closed) = (true, true, true, true);
+        if !stream.let_go {
+            self.events.push_back(Event::Refused(id));
+        }
+        if std::mem::take(&mut stream.wants_read) {
+            self.events.push_back(Event::Readable(id));
+        }
+        if std::mem::take(&mut stream.wants_write) {
+            self.events.push_back(Event::Writable(id));
+        }
+        self.stats.streams_refused_by_peer += 1;
+        self.drop_unsent(key);
+        self.release_fin(key);
+    }
+
     fn on_upd(&mut self, id: StreamId) {
         let [.., a, b, c, d, e, f, g, h] = self.input.head;
         let upd = Upd::decode([a, b, c, d, e, f, g, h]);
@@ -214,6 +237,10 @@ impl Mux {
             self.stats.frames_unknown_stream += 1;
             return;
         };
+        if upd.window == 0 && self.tells_refusals {
+            self.on_refusal(key);
+            return;
+        }
         let Some(stream) = self.table.get_mut(key) else { return };
         if stream.on_update(upd) {
             self.stats.updates_received += 1;

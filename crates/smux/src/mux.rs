@@ -51,6 +51,8 @@ pub enum Event {
         /// peer got and did not read is not known here.
         lost: bool,
     },
+    /// The peer has never taken this stream, and says so ([`Mux::tell_refusals`]): calls on it fail from now on, and no [`Event::FinSent`] comes.
+    Refused(StreamId),
     /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
     Finished(StreamId),
 }
@@ -85,6 +87,7 @@ pub struct Mux {
     /// `None`: all ids are used up.
     next_id: Option<u32>,
     pub(crate) peer_window: u32,
+    pub(crate) tells_refusals: bool,
     round_trip: Option<Duration>,
     keepalive: Option<Duration>,
     fin_quiet: Option<Duration>,
@@ -124,6 +127,7 @@ impl Mux {
             unsent: 0,
             reading: 0,
             peer_window: ASSUMED_WINDOW,
+            tells_refusals: false,
             round_trip: None,
             keepalive: None,
             fin_quiet: None,
@@ -183,6 +187,9 @@ impl Mux {
         let sizing = sizing(self.send_allocated, limit);
         let left = limit.saturating_sub(self.send_allocated);
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.refused {
+            return Err(StreamError::Refused);
+        }
         if stream.fin != Fin::Open {
             return Err(StreamError::Finished);
         }
@@ -221,6 +228,9 @@ impl Mux {
             return Ok(Some(0));
         }
         if stream.recv.is_empty() {
+            if stream.refused {
+                return Err(StreamError::Refused);
+            }
             if stream.peer_fin {
                 stream.end_told = true;
                 return Ok(Some(0));
@@ -255,7 +265,7 @@ impl Mux {
         let key = self.key(id)?;
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if stream.lost {
-            return Err(StreamError::ClosedByPeer);
+            return Err(if stream.refused { StreamError::Refused } else { StreamError::ClosedByPeer });
         }
         if stream.fin == Fin::Open {
             stream.fin = Fin::Wanted;
@@ -461,6 +471,17 @@ impl Mux {
         }
     }
 
+    /// The peer is one that tells a stream it has not taken from one that ended without a word, as we do: before the FIN of a refusal goes an update
+    /// with a window of 0, which nobody announces otherwise. Other peers get the FIN alone.
+    pub fn tell_refusals(&mut self) {
+        self.tells_refusals = true;
+    }
+
+    /// Streams that wait for [`Mux::accept`], from now on: see [`Config::accept_backlog`].
+    pub fn set_accept_backlog(&mut self, accept_backlog: usize) {
+        self.config.accept_backlog = accept_backlog;
+    }
+
     /// The peer announced the window that its streams begin with, in bytes. Counts for streams to come and for those that
     /// have no update yet; never less than [`ASSUMED_WINDOW`], and never takes back what a stream may send already.
     pub fn set_peer_window(&mut self, window: u32) {
@@ -496,6 +517,11 @@ impl Mux {
     /// Bytes allocated for data, in both directions.
     pub fn memory(&self) -> usize {
         self.recv_allocated + self.send_allocated
+    }
+
+    /// What came from the peer so far ends with a whole frame.
+    pub fn is_between_frames(&self) -> bool {
+        self.input.is_between_frames()
     }
 
     /// At least one stream still expects data from the peer.

@@ -9,7 +9,7 @@
 use crate::mux::{Event, Mux};
 use crate::stream::{Fin, Hold};
 use crate::table::Key;
-use crate::wire::{Command, HEADER_LEN, Header, StreamId, UPD_LEN, Version};
+use crate::wire::{Command, HEADER_LEN, Header, StreamId, UPD_LEN, Upd, Version};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ const LEAST_TURN: usize = 1_024;
 #[derive(Clone, Copy, Debug)]
 enum Control {
     Syn(StreamId),
-    /// FIN for a stream that was not taken.
+    /// FIN for a stream that was not taken, and before it an update that says so to who understands it.
     Refusal(StreamId),
     Update(Key),
 }
@@ -82,7 +82,7 @@ impl Mux {
 
     /// Appends whole frames to `out`, together at most `room` bytes, and says whether there were any.
     ///
-    /// A frame of data needs a room of 9 bytes at least, a window update 16: with less than that, `false` does not mean
+    /// A frame of data needs a room of 9 bytes at least, a window update 16, a refusal 24: with less than that, `false` does not mean
     /// that there is nothing to send.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>, room: usize) -> bool {
         let start = out.len();
@@ -111,12 +111,22 @@ impl Mux {
         while let Some(&control) = self.output.control.front() {
             let room = end - out.len();
             match control {
-                Control::Syn(id) | Control::Refusal(id) => {
+                Control::Syn(id) => {
                     if room < HEADER_LEN {
                         return false;
                     }
-                    let command = if matches!(control, Control::Syn(_)) { Command::Syn } else { Command::Fin };
-                    self.put_header(out, command, 0, id);
+                    self.put_header(out, Command::Syn, 0, id);
+                }
+                Control::Refusal(id) => {
+                    let told = self.tells_refusals && self.config.version == Version::V2;
+                    if room < HEADER_LEN + if told { HEADER_LEN + UPD_LEN } else { 0 } {
+                        return false;
+                    }
+                    if told {
+                        self.put_header(out, Command::Upd, UPD_LEN as u16, id);
+                        out.extend_from_slice(&Upd { consumed: self.config.initial_counter, window: 0 }.encode());
+                    }
+                    self.put_header(out, Command::Fin, 0, id);
                 }
                 Control::Update(key) => {
                     // One who has finished, or nobody who reads: no need for a window.

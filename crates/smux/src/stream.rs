@@ -77,6 +77,8 @@ pub(crate) struct Stream {
     pub(crate) peer_closed: bool,
     /// Because of that, written bytes were dropped unsent.
     pub(crate) lost: bool,
+    /// The peer has said that it has never taken the stream.
+    pub(crate) refused: bool,
     /// The application has let go.
     pub(crate) let_go: bool,
     /// The application knows that there is no more to read.
@@ -117,6 +119,7 @@ impl Stream {
             peer_fin: false,
             peer_closed: false,
             lost: false,
+            refused: false,
             let_go: false,
             end_told: false,
             wants_read: false,

@@ -631,6 +631,48 @@ fn a_refused_stream_looks_finished_to_its_opener() {
     assert_eq!(pair.server.streams(), 0);
 }
 
+/// The same between peers that tell: it fails, whatever was done to it meanwhile.
+#[test]
+fn a_stream_that_is_told_to_be_refused_fails() {
+    let mut pair = Pair::of(Config::default(), Config { accept_backlog: 1, ..Config::default() });
+    pair.client.tell_refusals();
+    pair.server.tell_refusals();
+    let ids: Vec<_> = (0..5).map(|_| pair.client.open().expect("a stream")).collect();
+    let [taken, written, finished, read, dropped] = ids[..] else { panic!("five") };
+    assert_eq!(pair.client.write(written, &[7; 262_144]), Ok(262_144));
+    assert_eq!(pair.client.write(finished, b"all"), Ok(3));
+    assert_eq!(pair.client.finish(finished), Ok(()));
+    assert_eq!(pair.client.read(pair.now, read, &mut [0]), Ok(None));
+    pair.client.close(dropped);
+    pair.run();
+    let told = events(&mut pair.client);
+    for id in [written, finished, read] {
+        assert!(told.contains(&Event::Refused(id)), "{told:?}");
+        assert_eq!(pair.client.read(pair.now, id, &mut [0]), Err(StreamError::Refused));
+        assert_eq!(pair.client.write(id, b"x"), Err(StreamError::Refused));
+        assert_eq!(pair.client.finish(id), Err(StreamError::Refused));
+        pair.client.close(id);
+    }
+    assert!(told.contains(&Event::Readable(read)) && !told.contains(&Event::Refused(dropped)), "{told:?}");
+    pair.run();
+    assert_eq!((pair.client.streams(), pair.server.streams()), (1, 1));
+    assert_eq!(pair.client.stats().streams_refused_by_peer, 3, "of the dropped one nobody asks");
+    assert_eq!(pair.client.write(taken, b"x"), Ok(1));
+}
+
+/// 24 bytes or nothing: a refusal is not torn, and keeps its place.
+#[test]
+fn a_refusal_waits_for_room() {
+    let mut pair = Pair::of(Config::default(), Config { accept_backlog: 0, ..Config::default() });
+    pair.server.tell_refusals();
+    pair.server.handle_bytes(pair.now, &frame(Syn, 3, b"")).expect("a SYN");
+    let mut out = Vec::new();
+    assert!(!pair.server.poll_transmit(pair.now, &mut out, 23) && out.is_empty());
+    assert!(pair.server.poll_transmit(pair.now, &mut out, 24));
+    let expected = [frame(Upd, 3, &[0; 8]), frame(Fin, 3, b"")].concat();
+    assert_eq!(out, expected, "{}", out.len());
+}
+
 #[test]
 fn ids_run_out_for_good() {
     for (side, first) in [(Side::Client, 0xffff_fffb), (Side::Server, 0xffff_fffa)] {

@@ -109,6 +109,9 @@ pub struct EchoServerArgs {
     /// After SIGTERM, how long streams may take to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub drain: Duration,
+    /// Take whatever comes from wherever: for measuring
+    #[arg(long, hide = true)]
+    pub no_limits: bool,
 }
 
 /// `echo-client`

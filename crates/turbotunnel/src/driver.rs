@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::CarrierEnd;
+use crate::listener::Permit;
 use crate::session::Event;
 use crate::shared::{Newcomer, Shared, WakeList, now};
 use crate::tunnel::{self, Action, CarrierId};
@@ -60,11 +61,12 @@ struct Link {
     read_ended: bool,
     /// When it is dropped, closed in order or not.
     close_by: Option<Instant>,
+    _permit: Option<Permit>,
 }
 
 impl Link {
-    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>) -> Self {
-        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None }
+    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>, permit: Option<Permit>) -> Self {
+        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None, _permit: permit }
     }
 }
 
@@ -106,8 +108,8 @@ impl Driver {
                 let Some(newcomer) = state.newcomers.pop_front() else { return };
                 (state.tunnel.attach(now()), newcomer)
             };
-            let Newcomer { carrier, addr, early } = newcomer;
-            self.links.push(Link::new(id, carrier, addr));
+            let Newcomer { carrier, addr, early, permit } = newcomer;
+            self.links.push(Link::new(id, carrier, addr, permit));
             let mut state = self.shared.lock();
             early.packets().for_each(|packet| state.tunnel.handle_packet(now(), id, packet));
         }
@@ -127,7 +129,7 @@ impl Driver {
                     state.last_dial_error = None;
                     state.tunnel.handle_dialed(now(), id);
                     drop(state);
-                    self.links.push(Link::new(id, carrier, addr));
+                    self.links.push(Link::new(id, carrier, addr, None));
                 }
                 Err(error) => {
                     state.last_dial_error = Some(error.to_string());

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use kcp::{Kcp, Resume, Retransmission, Sn};
+use kcp::wire::Command;
+use kcp::{Kcp, Resume, Retransmission, Segment, Sn, Ts};
 use smux::{Mux, Side, StreamError, StreamId};
 
 use crate::config::{Config, GO_KEEPALIVE, LEAST_STREAM_WINDOW};
@@ -22,6 +23,9 @@ const GO_SPREAD: Duration = Duration::from_millis(25);
 
 /// Payload of a full segment of ours, and of kcp-go's.
 const SEGMENT: usize = 1376;
+
+/// Streams that a server may open at a client that has never asked for one.
+const UNSOLICITED: usize = 16;
 
 /// Pause before a Go program is asked again whose answer does not come.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -70,6 +74,7 @@ pub(crate) struct Engine {
     /// A FIN was put off because an answer came late, and no data has come since. Once is enough.
     put_off: bool,
     keepalive: Option<Duration>,
+    max_streams: usize,
     peer: PeerKind,
     /// FINs on their way: the segment that carries each, in order.
     fins: VecDeque<(Sn, StreamId)>,
@@ -97,6 +102,7 @@ pub(crate) enum EngineEvent {
     Writable(StreamId),
     Delivered(StreamId),
     ClosedByPeer { id: StreamId, lost: bool },
+    Refused(StreamId),
 }
 
 impl Engine {
@@ -120,6 +126,8 @@ impl Engine {
             first_unsent: config.first_unsent,
             max_unsent: config.max_unsent,
             max_streams: config.max_streams,
+            // A stream that waits costs what an open one costs. A client that expects none takes a few, in case it looks later.
+            accept_backlog: if side == Side::Client { UNSOLICITED } else { config.max_streams },
             ..smux::Config::default()
         };
         let mut kcp = Kcp::new(now, conv, kcp_config);
@@ -140,6 +148,7 @@ impl Engine {
             ask_again: None,
             put_off: false,
             keepalive: config.keepalive,
+            max_streams: config.max_streams,
             peer: PeerKind::Unknown,
             fins: VecDeque::new(),
             held_fins: VecDeque::new(),
@@ -171,6 +180,7 @@ impl Engine {
             PeerKind::Ours => {
                 self.kcp.set_retransmission(Retransmission::TailProbe);
                 self.kcp.announce_at_most(u16::MAX);
+                self.mux.tell_refusals();
             }
             PeerKind::Unknown | PeerKind::Go => {
                 self.kcp.set_retransmission(Retransmission::Timeout);
@@ -293,6 +303,25 @@ impl Engine {
         Ok(Some(received))
     }
 
+    /// The first segment has come in the session's former life, and nothing was in it that is of any concern now.
+    pub(crate) fn take_opening_for_taken(&mut self, now: Instant) {
+        let (conv, first) = (self.kcp.conv(), self.kcp.rcv_nxt());
+        let opening = Segment {
+            conv,
+            cmd: Command::Push,
+            frg: 0,
+            wnd: GO_QUEUE,
+            ts: Ts::default(),
+            sn: first,
+            una: self.kcp.una(),
+            payload: &NOP,
+        };
+        let mut packet = Vec::new();
+        opening.encode(&mut packet);
+        let taken = self.handle_packet(now, &packet);
+        debug_assert!(matches!(taken, Ok(Some(_))), "{taken:?}");
+    }
+
     /// The session is over: everything that has arrived is for the streams, whether or not they have room. It has been acknowledged, and nothing more
     /// comes.
     pub(crate) fn take_in_rest(&mut self, now: Instant) {
@@ -410,6 +439,7 @@ impl Engine {
                 smux::Event::Readable(id) => EngineEvent::Readable(id),
                 smux::Event::Writable(id) => EngineEvent::Writable(id),
                 smux::Event::ClosedByPeer { id, lost } => EngineEvent::ClosedByPeer { id, lost },
+                smux::Event::Refused(id) => EngineEvent::Refused(id),
                 smux::Event::FinSent(id) => {
                     self.fins.push_back((sn, id));
                     continue;
@@ -483,6 +513,7 @@ impl Engine {
     }
 
     pub(crate) fn accept(&mut self) -> Option<StreamId> {
+        self.mux.set_accept_backlog(self.max_streams);
         self.mux.accept()
     }
 

@@ -34,6 +34,14 @@ pub enum SessionError {
     /// Nothing heard from the peer for the time to live, over however many carriers.
     #[error("nothing heard from the peer for {0:?}")]
     GaveUp(Duration),
+    /// The peer was heard for 300 s and acknowledged nothing of what it was sent: it breaks the protocol, or something between loses one direction. A peer
+    /// that does not read is not meant: it acknowledges all the same.
+    #[error("the peer acknowledged nothing for {0:?}")]
+    Stalled(Duration),
+    /// Server: the client went away before anything came of the session, and did not come back within 10 s. Nothing is lost: a listener of ours remembers
+    /// what there was of it, and lets the client go on.
+    #[error("abandoned by the client before anything came of it")]
+    Abandoned,
     /// The server does not know this session (any more): it was restarted, or it has waited longer than its time to live.
     #[error("the server does not know this session any more")]
     Unknown,
@@ -57,11 +65,13 @@ fn describe(reason: ByeReason) -> &'static str {
 impl From<SessionError> for io::Error {
     fn from(error: SessionError) -> Self {
         let kind = match &error {
-            SessionError::Closed | SessionError::Aborted | SessionError::ClosedByPeer(_) => {
+            SessionError::Closed | SessionError::Aborted | SessionError::Abandoned | SessionError::ClosedByPeer(_) => {
                 io::ErrorKind::ConnectionAborted
             }
             SessionError::NeverConnected(_) => io::ErrorKind::ConnectionRefused,
-            SessionError::GaveUp(_) | SessionError::ClosedUnacknowledged { .. } => io::ErrorKind::TimedOut,
+            SessionError::GaveUp(_) | SessionError::Stalled(_) | SessionError::ClosedUnacknowledged { .. } => {
+                io::ErrorKind::TimedOut
+            }
             SessionError::Unknown => io::ErrorKind::ConnectionReset,
             SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
             SessionError::Protocol(_) | SessionError::NotAPeer => io::ErrorKind::InvalidData,

@@ -17,6 +17,8 @@ use crate::tunnel::Tunnel;
 pub const REMEMBERED: usize = session_map::REMEMBERED;
 /// Parts of the map; which one an identifier belongs to is told by its last byte.
 pub const SHARDS: usize = session_map::SHARDS;
+/// Connections that wait for their session's task.
+pub const NEWCOMERS: usize = crate::shared::NEWCOMERS;
 
 /// The map of a listener.
 pub struct Sessions(SessionMap);
@@ -59,7 +61,7 @@ impl Sessions {
     pub fn get(&self, now: Instant, id: SessionId) -> Known {
         match self.0.get(now, id) {
             session_map::Known::Live(shared) => Known::Live(Entry(shared)),
-            session_map::Known::Ended => Known::Ended,
+            session_map::Known::Ended | session_map::Known::Abandoned(_) => Known::Ended,
             session_map::Known::Unknown => Known::Unknown,
         }
     }
@@ -73,7 +75,7 @@ impl Sessions {
 
     /// The session has ended.
     pub fn remove(&self, now: Instant, id: SessionId) {
-        self.0.remove(now, id);
+        self.0.remove(now, id, None);
     }
 
     /// Sessions in the map.
@@ -93,7 +95,9 @@ impl Entry {
     /// Hands over a connection from there. False: the session does not take it.
     pub fn attach(&self, from: Option<SocketAddr>) -> bool {
         let carrier = StreamCarrier::server(tokio::io::join(tokio::io::empty(), tokio::io::sink()));
-        self.0.attach(Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new() }).is_ok()
+        self.0
+            .attach(Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new(), permit: None })
+            .is_ok()
     }
 
     /// Where the connections that wait came from; they are taken.

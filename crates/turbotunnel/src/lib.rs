@@ -63,6 +63,7 @@
 mod backoff;
 mod config;
 pub mod control;
+mod embryo;
 pub mod encapsulation;
 mod engine;
 mod error;
@@ -80,6 +81,8 @@ mod driver;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(feature = "tokio")]
+mod limits;
+#[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
 mod session;
@@ -91,8 +94,11 @@ mod shared;
 mod stream;
 
 pub use config::{Config, Counters};
+pub use embryo::Embryo;
 pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
+#[cfg(feature = "tokio")]
+pub use limits::{Limits, ListenerStats, Rate};
 #[cfg(feature = "tokio")]
 pub use listener::{Listener, ListenerBuilder, Peer};
 #[cfg(feature = "tokio")]

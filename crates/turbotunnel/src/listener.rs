@@ -10,28 +10,38 @@
 //!
 //! Somebody who is refused is held, not closed: a Go client dials again at once, thousands of times a second, when it is closed.
 
+mod admission;
 mod arrivals;
+mod descriptors;
+mod nursery;
+mod permit;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use self::admission::{Admission, Source};
 use self::arrivals::{Arrivals, Guest};
+pub(crate) use self::nursery::Growth;
+use self::nursery::Nursery;
+pub(crate) use self::permit::Permit;
 use crate::SessionId;
 use crate::carrier::{Carrier, StreamCarrier, tcp};
 use crate::config::Config;
 use crate::control::Control;
 use crate::driver::Driver;
+use crate::embryo::Embryo;
 use crate::encapsulation::PacketBatch;
+use crate::error::SessionError;
+use crate::limits::{Limits, ListenerStats};
 use crate::session::{Event, Session};
 use crate::session_map::{Known, SessionMap};
 use crate::shared::{Newcomer, Shared, now};
@@ -40,14 +50,12 @@ use crate::tunnel::{Tunnel, opening_conv};
 
 /// A connection has to say within this time which session it belongs to.
 const STRANGER_LIMIT: Duration = Duration::from_secs(10);
-/// Connections that have not said it yet. One more, and the oldest goes: who speaks at once is not kept out by those who don't.
-const STRANGERS: usize = 1024;
-/// What a stranger may send before it belongs to a session. Whoever sends more will not belong to one: a new session opens with its first
-/// packets. It is held like everybody who is refused.
-const EARLY_LIMIT: usize = 64 << 10;
-/// New sessions a second, and how many may come at once.
-const NEW_SESSIONS_PER_SECOND: f64 = 500.0;
-const NEW_SESSIONS_BURST: f64 = 2000.0;
+/// What is kept of a stranger's packets while they open no session, or may not yet. A client of ours says less before it is answered; a Go client says it
+/// again.
+const KEPT_LIMIT: usize = 2 << 10;
+/// Pause after which the server asks for a refused stranger whether a session may begin now. So whoever stays has twenty times the chance of
+/// those who flood and go.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
 const UNACCEPTED: usize = 1024;
 /// Pause after an accept that failed, for want of descriptors mostly.
@@ -83,35 +91,12 @@ pub struct Listener {
 struct Server {
     config: Config,
     sessions: SessionMap,
-    /// In the order of their arrival; some have meanwhile said where they belong.
-    strangers: Mutex<VecDeque<AbortHandle>>,
+    admission: Arc<Mutex<Admission<AbortHandle>>>,
+    nursery: Mutex<Nursery<Weak<Shared>>>,
     on_event: Option<OnEvent>,
     arrivals: Mutex<Arrivals>,
     /// Something has arrived.
     news: Notify,
-    allowance: Mutex<Allowance>,
-}
-
-#[derive(Default)]
-struct Allowance {
-    left: f64,
-    counted: Option<Instant>,
-    refused: u64,
-}
-
-impl Allowance {
-    /// Whether one more session may begin at `now` (token bucket).
-    fn admit(&mut self, now: Instant) -> bool {
-        let since = self.counted.replace(now).map(|at| now.saturating_duration_since(at).as_secs_f64());
-        let left = since.map_or(NEW_SESSIONS_BURST, |s| self.left + s * NEW_SESSIONS_PER_SECOND);
-        self.left = left.min(NEW_SESSIONS_BURST);
-        if self.left < 1.0 {
-            self.refused += 1;
-            return false;
-        }
-        self.left -= 1.0;
-        true
-    }
 }
 
 /// The place of a session in the map, for as long as it is driven, however that ends.
@@ -122,8 +107,17 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let shared = &self.guest.shared;
+        let (why, embryo) = {
+            let state = shared.lock();
+            (state.tunnel.ended().cloned(), state.tunnel.embryo())
+        };
         self.server.arrivals().end(&self.guest);
-        self.server.sessions.remove(now(), self.guest.shared.id);
+        self.server.sessions.remove(now(), shared.id, embryo);
+        let stats = &mut self.server.admission().stats;
+        stats.sessions_ended += 1;
+        stats.sessions_abandoned += u64::from(why == Some(SessionError::Abandoned));
+        stats.sessions_stalled += u64::from(matches!(why, Some(SessionError::Stalled(_))));
     }
 }
 
@@ -137,84 +131,122 @@ impl Server {
         self.news.notify_waiters();
     }
 
+    fn admission(&self) -> MutexGuard<'_, Admission<AbortHandle>> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Receives a connection in a task of its own.
     fn welcome(self: &Arc<Self>, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
-        let stranger = tokio::spawn(self.clone().receive(io, from)).abort_handle();
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.push_back(stranger);
-        if strangers.len() > STRANGERS {
-            strangers.retain(|stranger| !stranger.is_finished());
-        }
-        if strangers.len() > STRANGERS {
-            strangers.pop_front().iter().for_each(AbortHandle::abort);
-        }
+        let (number, goes) = self.admission().arrive(now(), from.map(Source::of));
+        goes.iter().for_each(AbortHandle::abort);
+        let permit = Permit::new(self.admission.clone(), number);
+        // Without the lock: on a runtime that goes down the permit is dropped at once.
+        let task = tokio::spawn(self.clone().receive(io, from, permit)).abort_handle();
+        let goes = self.admission().look_after(number, task);
+        goes.iter().for_each(AbortHandle::abort);
     }
 
     /// Finds out where a connection belongs, and sees to it until then.
-    async fn receive<IO>(self: Arc<Self>, mut io: IO, from: Option<SocketAddr>)
+    async fn receive<IO>(self: Arc<Self>, io: IO, from: Option<SocketAddr>, permit: Permit)
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = tokio::time::Instant::now() + STRANGER_LIMIT;
-        let introduction = async {
-            let mut id = [0; SessionId::LEN];
-            io.read_exact(&mut id).await?;
-            let id = SessionId(id);
-            let mut carrier = StreamCarrier::server(io);
-            match self.sessions.get(now(), id) {
-                Known::Live(shared) => {
-                    let newcomer = Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new() };
-                    if let Err(newcomer) = shared.attach(newcomer) {
-                        hold(newcomer.carrier).await;
-                    }
-                }
-                Known::Ended => match self.answer_unknown(&mut carrier).await {
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
-                    other => other?,
-                },
-                Known::Unknown => match self.opening(&mut carrier).await {
-                    Ok(Some((conv, early))) => {
-                        self.begin(id, conv, Newcomer { carrier: Box::new(carrier), addr: from, early }).await;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
-                    other => drop(other?),
-                },
-            }
-            io::Result::Ok(())
-        };
         // Whoever is slow, or speaks something else, is held in silence and then dropped.
-        let _ = tokio::time::timeout_at(deadline, introduction).await;
+        if tokio::time::timeout_at(deadline, self.introduce(io, from, permit)).await.is_err() {
+            self.admission().stats.strangers_timed_out += 1;
+        }
     }
 
-    /// Reads packets until one opens a session. `None`: the stranger went away. While it only says what belongs to no session it is held.
-    async fn opening(&self, carrier: &mut impl Carrier) -> io::Result<Option<(u32, PacketBatch)>> {
+    async fn introduce<IO>(self: &Arc<Self>, mut io: IO, addr: Option<SocketAddr>, permit: Permit) -> io::Result<()>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut id = [0; SessionId::LEN];
+        io.read_exact(&mut id).await?;
+        let id = SessionId(id);
+        let mut carrier = StreamCarrier::server(io);
+        let known = self.sessions.get(now(), id);
+        let embryo = if let Known::Abandoned(embryo) = known { Some(embryo) } else { None };
+        match known {
+            Known::Live(shared) => {
+                let replaces = shared.lock().tunnel.current().is_some();
+                if permit.attach(replaces).is_err() {
+                    return carrier.swallow().await;
+                }
+                let early = PacketBatch::new();
+                let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, permit: Some(permit) };
+                if let Err(newcomer) = shared.attach(newcomer) {
+                    hold(newcomer).await;
+                }
+            }
+            Known::Ended => {
+                self.admission().stats.strangers_too_late += 1;
+                match self.answer_unknown(&mut carrier).await {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
+                    other => other?,
+                }
+            }
+            Known::Unknown | Known::Abandoned(_) => match self.opening(&mut carrier, &permit, embryo).await {
+                Ok(Some((conv, early))) => {
+                    let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, permit: Some(permit) };
+                    self.begin(id, conv, embryo, newcomer).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.admission().stats.strangers_not_understood += 1;
+                    carrier.swallow().await?;
+                }
+                other => drop(other?),
+            },
+        }
+        Ok(())
+    }
+
+    /// Reads packets until one opens a session, or goes on with one that was abandoned, and may. `None`: the stranger went away. While it only says what
+    /// belongs to no session it is held.
+    async fn opening(
+        &self,
+        carrier: &mut impl Carrier,
+        permit: &Permit,
+        embryo: Option<Embryo>,
+    ) -> io::Result<Option<(u32, PacketBatch)>> {
         let mut early = PacketBatch::new();
         let mut batch = PacketBatch::new();
-        while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
-            let mut conv = None;
-            for packet in batch.packets() {
-                if early.len() + packet.len() > EARLY_LIMIT {
-                    early.clear(0);
-                    self.answer_unknown(carrier).await?;
-                    return Ok(None);
-                }
-                if let Some(unknown) = self.unknown_answer(packet) {
-                    send(carrier, &unknown).await?;
-                    continue;
-                }
-                early.push(packet);
-                conv = conv.or_else(|| opening_conv(packet, self.config.counters.sn));
-            }
+        let mut conv = None;
+        loop {
             if let Some(conv) = conv
-                && self.allowance.lock().unwrap_or_else(PoisonError::into_inner).admit(now())
+                && permit.begin(now()).is_ok()
             {
                 return Ok(Some((conv, early)));
             }
-            if conv.is_some() {
+            if early.len() > KEPT_LIMIT {
+                // It comes again.
                 early.clear(0);
+                conv = None;
+            }
+            let more = poll_fn(|cx| carrier.poll_recv(cx, &mut batch));
+            let read = match conv {
+                Some(_) => match tokio::time::timeout(ASK_AGAIN, more).await {
+                    Ok(read) => read?,
+                    Err(_) => continue,
+                },
+                None => more.await?,
+            };
+            if read == 0 {
+                return Ok(None);
+            }
+            for packet in batch.packets() {
+                if let Some(embryo) = embryo {
+                    conv = conv.or_else(|| conv_of(packet).filter(|conv| *conv == embryo.conv()));
+                } else if let Some(unknown) = self.unknown_answer(packet) {
+                    send(carrier, &unknown).await?;
+                    continue;
+                } else {
+                    conv = conv.or_else(|| opening_conv(packet, self.config.counters.sn));
+                }
+                early.push(packet);
             }
         }
-        Ok(None)
     }
 
     /// Tells everyone who asks that his session is not known here, until he goes.
@@ -238,21 +270,41 @@ impl Server {
         }
     }
 
-    async fn begin(self: &Arc<Self>, id: SessionId, conv: u32, newcomer: Newcomer) {
-        let Ok(token) = SessionId::random() else { return hold(newcomer.carrier).await };
+    async fn begin(self: &Arc<Self>, id: SessionId, conv: u32, embryo: Option<Embryo>, newcomer: Newcomer) {
+        let Ok(token) = SessionId::random() else { return hold(newcomer).await };
         let new = || {
-            let tunnel = Tunnel::server(now(), self.config.clone(), conv, token.0);
+            let config = self.config.clone();
+            let tunnel = match embryo {
+                Some(embryo) => Tunnel::reborn(now(), config, embryo),
+                None => Tunnel::server(now(), config, conv, token.0),
+            };
             Arc::new(Shared::new(id, tunnel))
         };
         let (shared, is_new) = self.sessions.insert(id, new);
         if is_new {
+            self.admission().stats.sessions_begun += 1;
             let guest = Guest::new(shared.clone());
             self.arrivals().begin(&guest);
             self.spawn_driver(guest);
             self.news.notify_waiters();
         }
         if let Err(newcomer) = shared.attach(newcomer) {
-            hold(newcomer.carrier).await;
+            hold(newcomer).await;
+        }
+        if is_new {
+            self.look_after_embryonic(&shared);
+        }
+    }
+
+    /// Sessions that were begun and left have a number.
+    fn look_after_embryonic(&self, shared: &Arc<Shared>) {
+        let look = |shared: &Weak<Shared>| shared.upgrade().map_or(Growth::Grown, |shared| shared.growth());
+        let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes = nursery.begin(Arc::downgrade(shared), look);
+        drop(nursery);
+        for oldest in goes.into_iter().filter_map(|oldest| oldest.upgrade()) {
+            oldest.with(|state| state.tunnel.abandon(now()));
+            self.admission().stats.sessions_abandoned_early += 1;
         }
     }
 
@@ -304,9 +356,14 @@ impl Server {
 }
 
 /// Reads and forgets, until the peer closes or the caller's deadline comes.
-async fn hold(mut carrier: Box<dyn Carrier>) {
+async fn hold(mut newcomer: Newcomer) {
     let mut batch = PacketBatch::new();
-    while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await.is_ok_and(|read| read > 0) {}
+    while poll_fn(|cx| newcomer.carrier.poll_recv(cx, &mut batch)).await.is_ok_and(|read| read > 0) {}
+}
+
+/// The conv that a packet of either kind says.
+fn conv_of(packet: &[u8]) -> Option<u32> {
+    Control::decode(packet).map(|control| control.conv()).or_else(|| kcp::conv_of(packet))
 }
 
 async fn send(carrier: &mut impl Carrier, control: &Control) -> io::Result<()> {
@@ -388,10 +445,21 @@ impl Listener {
     fn stop_accepting(&self) {
         self.accepting.iter().for_each(AbortHandle::abort);
         // No session begins that nobody can accept.
-        let strangers = std::mem::take(&mut *self.server.strangers.lock().unwrap_or_else(PoisonError::into_inner));
+        let strangers = self.server.admission().dismiss();
         strangers.iter().for_each(AbortHandle::abort);
         let unaccepted = self.server.arrivals().close();
         drop(unaccepted);
+    }
+
+    /// What came, what was refused and by which of the [`Limits`], and what is here now.
+    #[must_use]
+    pub fn stats(&self) -> ListenerStats {
+        let arrivals = self.server.arrivals().stats;
+        ListenerStats {
+            sessions_not_offered: arrivals.not_offered,
+            sessions_ended_unaccepted: arrivals.ended_unaccepted,
+            ..self.server.admission().stats()
+        }
     }
 
     /// Sessions that exist, attached or not.
@@ -418,6 +486,7 @@ impl fmt::Debug for Listener {
 #[must_use]
 pub struct ListenerBuilder {
     config: Config,
+    limits: Limits,
     on_event: Option<OnEvent>,
 }
 
@@ -425,6 +494,12 @@ impl ListenerBuilder {
     /// Settings of each session.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Limits of all connections and sessions together. The default bears the open internet, with some hundred honest clients behind each address.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -451,8 +526,15 @@ impl ListenerBuilder {
                     Ok((stream, from)) => {
                         tcp::configure(&stream);
                         server.welcome(stream, Some(from));
+                        // Whoever has said his id already is not in line with those who are silent.
+                        tokio::task::yield_now().await;
                     }
-                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                    // That one has gone; the next may be there.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(_) => {
+                        server.admission().stats.accept_pauses += 1;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         });
@@ -463,14 +545,15 @@ impl ListenerBuilder {
     /// Listens nowhere: connections come from [`Listener::attach`] only.
     pub fn detached(self) -> Listener {
         let remember_for = self.config.time_to_live;
+        let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
         let server = Server {
             config: self.config,
             sessions: SessionMap::new(remember_for),
-            strangers: Mutex::default(),
+            admission: Arc::new(Mutex::new(Admission::new(limits))),
+            nursery: Mutex::new(Nursery::new(limits.embryonic)),
             on_event: self.on_event,
             arrivals: Mutex::new(Arrivals::new(UNACCEPTED)),
             news: Notify::new(),
-            allowance: Mutex::default(),
         };
         Listener { server: Arc::new(server), local_addr: None, accepting: None }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::SessionId;
+use crate::embryo::Embryo;
 use crate::shared::Shared;
 
 pub(crate) const SHARDS: usize = 16;
@@ -17,8 +18,28 @@ pub(crate) const REMEMBERED: usize = 4096;
 #[derive(Default)]
 struct Shard {
     live: HashMap<SessionId, Arc<Shared>>,
-    /// In the order of their ends.
-    ended: VecDeque<(Instant, SessionId)>,
+    ended: HashMap<SessionId, Ended>,
+    /// In the order of their ends. One that was reborn and has ended again is in here twice.
+    order: VecDeque<(Instant, End, SessionId)>,
+    ends: End,
+}
+
+/// Ends are counted.
+type End = u64;
+
+struct Ended {
+    end: End,
+    embryo: Option<Embryo>,
+}
+
+impl Shard {
+    fn forget_oldest(&mut self) {
+        if let Some((_, end, id)) = self.order.pop_front()
+            && self.ended.get(&id).is_some_and(|ended| ended.end == end)
+        {
+            self.ended.remove(&id);
+        }
+    }
 }
 
 pub(crate) struct SessionMap {
@@ -30,6 +51,8 @@ pub(crate) struct SessionMap {
 pub(crate) enum Known {
     Live(Arc<Shared>),
     Ended,
+    /// Nothing had come of it when its client left it; it may go on.
+    Abandoned(Embryo),
     Unknown,
 }
 
@@ -49,10 +72,14 @@ impl SessionMap {
         if let Some(shared) = shard.live.get(&id) {
             return Known::Live(shared.clone());
         }
-        while shard.ended.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= self.remember_for) {
-            shard.ended.pop_front();
+        while shard.order.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) >= self.remember_for) {
+            shard.forget_oldest();
         }
-        if shard.ended.iter().any(|(_, ended)| *ended == id) { Known::Ended } else { Known::Unknown }
+        match shard.ended.get(&id) {
+            Some(Ended { embryo: Some(embryo), .. }) => Known::Abandoned(*embryo),
+            Some(Ended { embryo: None, .. }) => Known::Ended,
+            None => Known::Unknown,
+        }
     }
 
     /// Enters a new session, or gives the one that somebody else has entered meanwhile.
@@ -66,13 +93,17 @@ impl SessionMap {
         (shared, true)
     }
 
-    pub(crate) fn remove(&self, now: Instant, id: SessionId) {
+    /// The session is over. What still comes for it begins no ghost, and brings the one with an `embryo` back to life.
+    pub(crate) fn remove(&self, now: Instant, id: SessionId, embryo: Option<Embryo>) {
         let mut shard = self.shard(id);
         if shard.live.remove(&id).is_some() {
-            if shard.ended.len() >= REMEMBERED {
-                shard.ended.pop_front();
+            if shard.order.len() >= REMEMBERED {
+                shard.forget_oldest();
             }
-            shard.ended.push_back((now, id));
+            shard.ends += 1;
+            let end = shard.ends;
+            shard.ended.insert(id, Ended { end, embryo });
+            shard.order.push_back((now, end, id));
         }
     }
 
@@ -109,7 +140,7 @@ mod tests {
         assert!(map.insert(id, || session(start, id)).1);
         assert!(!map.insert(id, || unreachable!("it is there already")).1);
         assert!(matches!(map.get(start, id), Known::Live(_)));
-        map.remove(start, id);
+        map.remove(start, id, None);
         assert_eq!(map.len(), 0);
         assert!(matches!(map.get(start + Duration::from_secs(59), id), Known::Ended));
         assert!(matches!(map.get(start + Duration::from_secs(60), id), Known::Unknown));

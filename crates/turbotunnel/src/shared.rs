@@ -8,13 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use smux::StreamId;
+use smux::{StreamError, StreamId};
 use tokio::sync::Notify;
 
 use crate::SessionId;
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::SessionError;
+use crate::listener::{Growth, Permit};
 use crate::tunnel::{Event, Tunnel};
 
 /// The clock of the tokio half. Under tokio's paused test clock it is virtual.
@@ -28,7 +29,12 @@ pub(crate) struct Newcomer {
     pub addr: Option<SocketAddr>,
     /// What it brought before it was known which session it belongs to.
     pub early: PacketBatch,
+    /// Its place within the listener's limits, kept as long as the connection.
+    pub permit: Option<Permit>,
 }
+
+/// Newcomers that wait for the driver's next turn; the tunnel takes no more carriers at a time.
+pub(crate) const NEWCOMERS: usize = 4;
 
 /// Who waits for one stream.
 #[derive(Default)]
@@ -38,14 +44,16 @@ pub(crate) struct StreamWaiters {
     pub finisher: Vec<Waker>,
     /// The peer has acknowledged everything up to our FIN.
     pub delivered: bool,
-    /// The peer has let go of the stream, and written bytes were thrown away unsent.
-    pub lost: bool,
+    /// The peer has let go of the stream and written bytes were thrown away unsent, or it has never taken it.
+    pub lost: Option<StreamError>,
 }
 
 pub(crate) struct State {
     pub tunnel: Tunnel,
     pub streams: HashMap<StreamId, StreamWaiters>,
     pub newcomers: VecDeque<Newcomer>,
+    /// Newcomers that were dropped because newer ones came before the driver's next turn.
+    pub newcomers_dropped: u64,
     /// At least one carrier has been up.
     pub connected: bool,
     /// What the last failed dial said, for the error if it stays the last.
@@ -102,6 +110,7 @@ impl Shared {
                 tunnel,
                 streams: HashMap::new(),
                 newcomers: VecDeque::new(),
+                newcomers_dropped: 0,
                 connected: false,
                 last_dial_error: None,
                 driver: None,
@@ -142,13 +151,28 @@ impl Shared {
 
     /// Hands a connection over to the session. It comes back if the session is over.
     pub(crate) fn attach(&self, newcomer: Newcomer) -> Result<(), Newcomer> {
-        self.with(|state| {
+        let attached = self.with(|state| {
             if state.driver_gone || state.tunnel.ended().is_some() {
                 return Err(newcomer);
             }
+            // The newest is the one that the client uses.
+            let oldest = if state.newcomers.len() >= NEWCOMERS { state.newcomers.pop_front() } else { None };
+            state.newcomers_dropped += u64::from(oldest.is_some());
             state.newcomers.push_back(newcomer);
-            Ok(())
-        })
+            Ok(oldest)
+        });
+        // The oldest is closed without the lock.
+        attached.map(drop)
+    }
+
+    /// Whether anything has come of the session.
+    pub(crate) fn growth(&self) -> Growth {
+        let state = self.lock();
+        match (state.tunnel.is_embryonic(), state.tunnel.current().is_none() && state.newcomers.is_empty()) {
+            (false, _) => Growth::Grown,
+            (true, false) => Growth::Attached,
+            (true, true) => Growth::Left,
+        }
     }
 }
 
@@ -180,7 +204,15 @@ impl State {
                 }
                 Event::ClosedByPeer { id, lost } => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.lost = lost;
+                        waiters.lost = lost.then_some(StreamError::ClosedByPeer);
+                        wakers.push(waiters.reader.take());
+                        wakers.push(waiters.writer.take());
+                        wakers.append(&mut waiters.finisher);
+                    }
+                }
+                Event::Refused(id) => {
+                    if let Some(waiters) = self.streams.get_mut(&id) {
+                        waiters.lost = Some(StreamError::Refused);
                         wakers.push(waiters.reader.take());
                         wakers.push(waiters.writer.take());
                         wakers.append(&mut waiters.finisher);

@@ -21,6 +21,8 @@ use crate::tunnel::StreamFailure;
 /// * `shutdown` finishes our direction and completes when the peer has **acknowledged** everything, which TCP never tells. The other
 ///   direction stays open (half-close). Towards a Go program the end is held back until the stream has been quiet for a
 ///   second, because old ones throw away what they had still to say.
+/// * A stream that the server does not take, because it has as many as it bears, fails with [`io::ErrorKind::ConnectionRefused`]. A Go server that does not
+///   take it ends it.
 /// * `flush` returns at once: nothing is held back.
 /// * Dropping the handle lets go of the stream in good order: what was written is still delivered, what the peer sends is thrown away.
 ///
@@ -79,11 +81,12 @@ impl Stream {
     fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.session.shared().lock();
         if let Some(waiters) = state.streams.get_mut(&self.id) {
+            // First: what a refused stream sent was acknowledged, and thrown away.
+            if let Some(error) = waiters.lost {
+                return Poll::Ready(Err(io_error(error.into())));
+            }
             if waiters.delivered {
                 return Poll::Ready(Ok(()));
-            }
-            if waiters.lost {
-                return Poll::Ready(Err(io_error(smux::StreamError::ClosedByPeer.into())));
             }
             if !waiters.finisher.iter().any(|waiting| waiting.will_wake(cx.waker())) {
                 waiters.finisher.push(cx.waker().clone());
@@ -100,6 +103,7 @@ fn io_error(failure: StreamFailure) -> io::Error {
     match failure {
         StreamFailure::Session(error) => error.into(),
         StreamFailure::Stream(smux::StreamError::ClosedByPeer) => io::Error::new(io::ErrorKind::BrokenPipe, failure),
+        StreamFailure::Stream(smux::StreamError::Refused) => io::Error::new(io::ErrorKind::ConnectionRefused, failure),
         failure => io::Error::new(io::ErrorKind::NotConnected, failure),
     }
 }

@@ -14,6 +14,7 @@ use smux::{OpenError, Side, StreamError, StreamId};
 
 use crate::config::Config;
 use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
+use crate::embryo::Embryo;
 use crate::encapsulation::MAX_PACKET;
 use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
@@ -28,6 +29,19 @@ const MAX_CONTROL: usize = 8;
 const ACK_DELAY: Duration = Duration::from_millis(1);
 /// That so many segments have arrived is not put off: fewer than the smallest flight has on its way, which is 46.
 const ACKS_AT_ONCE: usize = 40;
+
+/// Streams that we open a second, and at once: a little fewer than the peer's smux takes (`stream_rate`, `stream_burst` there), because what waited for a
+/// carrier comes at once.
+const OPEN_RATE: u32 = 1_000;
+const OPEN_BURST: u32 = 4_000;
+
+/// A peer that speaks for so long and acknowledges nothing of what it was sent is none: a receiver acknowledges what arrives whether or not anybody
+/// reads it. So a reader who pauses for days is not meant; what waits for him is bounded. Much longer than any resend.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
+/// What a pause between two packets of such a peer counts at most: keepalives come more often, and a machine that slept has heard nothing.
+const STALL_STEP: Duration = Duration::from_secs(30);
+/// A session of which nothing has come but its first packet ends so long after its carrier: as long as a stranger may take to say who he is.
+const EMBRYONIC_LIMIT: Duration = Duration::from_secs(10);
 
 const NO_TOKEN: Token = [0; 8];
 
@@ -50,6 +64,8 @@ pub enum Event {
         /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
         lost: bool,
     },
+    /// The peer has not taken this stream: it has as many as it bears. Calls on it fail. Only peers of ours tell; at others it has ended.
+    Refused(StreamId),
     /// This carrier is in use; on the client: and the server has answered on it.
     CarrierUp {
         /// Which.
@@ -147,6 +163,11 @@ pub struct Tunnel {
     /// What streams had said by the last progress.
     talk: [u64; 3],
     closing: Option<Closing>,
+    /// How long the peer has been heard without acknowledging anything beyond `stalled_at`, although something was on its way.
+    stalled: Duration,
+    stalled_at: Sn,
+    /// When the allowance for new streams is whole again.
+    open_pace: Option<Instant>,
     ended: Option<SessionError>,
     events: VecDeque<Event>,
     stats: Stats,
@@ -176,8 +197,20 @@ impl Tunnel {
         tunnel
     }
 
+    /// Server: the session goes on that has ended with [`SessionError::Abandoned`] ([`Tunnel::embryo`]), or one of which its client cannot tell that it did
+    /// not.
+    #[must_use]
+    pub fn reborn(now: Instant, config: Config, embryo: Embryo) -> Self {
+        let mut tunnel = Self::server(now, config, embryo.conv, embryo.token);
+        if embryo.opened {
+            tunnel.engine.take_opening_for_taken(now);
+        }
+        tunnel
+    }
+
     fn new(now: Instant, side: Side, config: Config, conv: u32, mut path: Path) -> Self {
         path.set_patience(2);
+        let first_sn = Sn::new(config.counters.sn);
         Self {
             engine: Engine::new(now, side, conv, &config),
             config,
@@ -195,6 +228,9 @@ impl Tunnel {
             stranger: false,
             talk: [0; 3],
             closing: None,
+            stalled: Duration::ZERO,
+            stalled_at: first_sn,
+            open_pace: None,
             ended: None,
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -303,6 +339,7 @@ impl Tunnel {
 
     fn note_heard(&mut self, now: Instant, id: CarrierId) {
         self.heard = true;
+        self.note_stalled(now);
         self.path.handle_heard(now, id);
         self.path.set_srtt(self.engine.srtt());
         if self.coming_up == Some(id) {
@@ -539,6 +576,8 @@ impl Tunnel {
         if self.close_deadline().is_some_and(|at| now >= at) {
             let unacknowledged = self.engine.kcp().in_flight();
             self.end(now, SessionError::ClosedUnacknowledged { unacknowledged });
+        } else if self.embryonic_deadline().is_some_and(|at| now >= at) {
+            self.abandon(now);
         }
         self.advance(now);
     }
@@ -549,13 +588,49 @@ impl Tunnel {
         if self.ended.is_some() {
             return None;
         }
-        let timers = [self.path.poll_timeout(), self.engine.poll_timeout(), self.close_deadline()];
-        timers.into_iter().flatten().min()
+        let limits = [self.close_deadline(), self.embryonic_deadline()];
+        [self.path.poll_timeout(), self.engine.poll_timeout()].into_iter().chain(limits).flatten().min()
     }
 
     fn close_deadline(&self) -> Option<Instant> {
         let closing = self.closing.as_ref()?;
         Some(closing.running? + self.config.close_limit.saturating_sub(closing.stuck))
+    }
+
+    fn embryonic_deadline(&self) -> Option<Instant> {
+        let left = self.contact_lost.filter(|_| self.path.current().is_none() && self.is_embryonic())?;
+        Some(left + EMBRYONIC_LIMIT)
+    }
+
+    /// Server: of the session nothing has come but its first segment. No stream was opened from either side, and the client has never shown that it hears
+    /// us.
+    pub(crate) fn is_embryonic(&self) -> bool {
+        let (kcp, smux) = (self.engine.kcp(), self.engine.mux().stats());
+        let first = Sn::new(self.config.counters.sn);
+        !self.path.is_client()
+            && self.ended.is_none()
+            && !self.token_confirmed
+            && smux.streams_accepted + smux.streams_refused + smux.streams_opened == 0
+            && kcp.rcv_nxt().distance_from(first) <= 1
+            && kcp.una() == first
+    }
+
+    /// What has to be remembered of a session that ended with [`SessionError::Abandoned`], so that its client can go on: [`Tunnel::reborn`]. `None`: it ended
+    /// otherwise, or in the middle of a frame, as no client of ours does and no Go client.
+    #[must_use]
+    pub fn embryo(&self) -> Option<Embryo> {
+        let token = self
+            .token
+            .filter(|_| self.ended == Some(SessionError::Abandoned) && self.engine.mux().is_between_frames())?;
+        let opened = self.engine.kcp().rcv_nxt() != Sn::new(self.config.counters.sn);
+        Some(Embryo { conv: self.conv, token, opened })
+    }
+
+    /// Ends a session that [is embryonic](Tunnel::is_embryonic).
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        if self.is_embryonic() {
+            self.end(now, SessionError::Abandoned);
+        }
     }
 
     /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
@@ -579,6 +654,21 @@ impl Tunnel {
             expecting: self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
+    }
+
+    /// The peer was heard. Watches whether it acknowledges, too: somebody who only speaks would never expire. His silence is the path's business, and
+    /// while this machine sleeps nobody can be heard.
+    fn note_stalled(&mut self, now: Instant) {
+        let kcp = self.engine.kcp();
+        if kcp.all_acknowledged() || kcp.una() != self.stalled_at {
+            self.stalled_at = kcp.una();
+            self.stalled = Duration::ZERO;
+            return;
+        }
+        self.stalled += now.saturating_duration_since(self.path.last_heard()).min(STALL_STEP);
+        if self.stalled >= STALL_LIMIT {
+            self.fail(now, SessionError::Stalled(STALL_LIMIT));
+        }
     }
 
     fn apply(&mut self, now: Instant, change: Change) {
@@ -743,13 +833,20 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The session is over or closing, or has too many streams.
+    /// The session is over or closing, or has too many streams. [`StreamFailure::NotBefore`]: a peer of ours would refuse it, because 4,000 were opened at
+    /// once, or 1,000 a second since then.
     pub fn open(&mut self, now: Instant) -> Result<StreamId, StreamFailure> {
         self.alive()?;
         if self.closing.is_some() {
             return Err(SessionError::Closed.into());
         }
+        let step = Duration::from_secs(1) / OPEN_RATE;
+        let earliest = self.open_pace.and_then(|pace| pace.checked_sub(step * OPEN_BURST)).filter(|at| now < *at);
+        if let (Some(at), PeerKind::Ours) = (earliest, self.engine.peer()) {
+            return Err(StreamFailure::NotBefore(at));
+        }
         let id = self.engine.open()?;
+        self.open_pace = Some(self.open_pace.map_or(now, |pace| pace.max(now)) + step);
         self.advance(now);
         Ok(id)
     }
@@ -828,6 +925,7 @@ impl Tunnel {
             EngineEvent::Writable(id) => Event::Writable(id),
             EngineEvent::Delivered(id) => Event::Delivered(id),
             EngineEvent::ClosedByPeer { id, lost } => Event::ClosedByPeer { id, lost },
+            EngineEvent::Refused(id) => Event::Refused(id),
         });
         event.or_else(|| self.events.pop_front())
     }
@@ -874,6 +972,9 @@ pub enum StreamFailure {
     /// Only this stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// No new stream can be opened before that: the peer would refuse it.
+    #[error("too many streams opened in a short time")]
+    NotBefore(Instant),
     /// No new stream can be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use turbotunnel::SessionId;
-use turbotunnel::fuzzing::{Entry, Known, REMEMBERED, SHARDS, Sessions};
+use turbotunnel::fuzzing::{Entry, Known, NEWCOMERS, REMEMBERED, SHARDS, Sessions};
 
 use crate::{ms, start, tell};
 
@@ -110,6 +110,8 @@ impl Model {
                     let taken = live.entry.attach(addr);
                     assert_eq!(taken, !live.over, "a session takes connections as long as it lives");
                     live.waiting.extend(taken.then_some(addr));
+                    let too_many = live.waiting.len().saturating_sub(NEWCOMERS);
+                    live.waiting.drain(..too_many);
                 }
             }
             Op::TakeNewcomers(id) => {

@@ -243,6 +243,8 @@ impl Pair {
                 Some(SessionError::ClosedByPeer(_)) => self.closed[1 - side],
                 Some(SessionError::GaveUp(_) | SessionError::NeverConnected(_)) => alone,
                 Some(SessionError::Unknown) => side == 0 && peer_ended,
+                // Nothing had come of it, and its only carrier was gone.
+                Some(SessionError::Abandoned) => side == 1,
                 Some(_) => false,
             };
             assert!(reason || self.forged, "side {side} ended for no reason: {:?}", end.tunnel().ended());

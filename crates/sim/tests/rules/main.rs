@@ -8,6 +8,7 @@ mod dialling;
 mod ending;
 mod go;
 mod idle;
+mod limits;
 mod memory;
 mod receiving;
 mod resending;

@@ -10,7 +10,7 @@ use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
-use turbotunnel::{Config, Event, Listener, SessionError, SessionId, Stream};
+use turbotunnel::{Config, Event, Limits, Listener, SessionError, SessionId, Stream};
 
 use crate::address;
 use crate::args::EchoServerArgs;
@@ -30,11 +30,12 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
+    let limits = if args.no_limits { Limits::none() } else { Limits::default() };
     let streams = watch::Sender::new(0_usize);
     let streams = Arc::new(streams);
     let mut listeners = Vec::new();
     for at in &args.listen {
-        let listener = bind(&address::listen(at)?, &config, log).await?;
+        let listener = bind(&address::listen(at)?, &config, limits, log).await?;
         listeners.push(Arc::new(listener));
     }
     let mut accepting = tokio::task::JoinSet::new();
@@ -75,12 +76,12 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     }
 }
 
-async fn bind(at: &[String], config: &Config, log: &Log) -> Result<Listener, Failure> {
+async fn bind(at: &[String], config: &Config, limits: Limits, log: &Log) -> Result<Listener, Failure> {
     let mut last = None;
     for addr in at {
         let events = log.clone();
         let on_event = move |id: SessionId, event: Event| tell(&events, id, event);
-        match Listener::builder().config(config.clone()).on_event(on_event).bind(addr).await {
+        match Listener::builder().config(config.clone()).limits(limits).on_event(on_event).bind(addr).await {
             Ok(listener) => return Ok(listener),
             Err(error) => {
                 let next = super::try_next_address(&error);

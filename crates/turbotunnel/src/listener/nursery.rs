@@ -1,0 +1,78 @@
+//! Sessions that have just begun, until it is known whether anything comes of them.
+//!
+//! In: sessions as they begin. Out: which have to end because too many were begun and left. Not here: that those who are left end by themselves, after
+//! 10 s ([`Tunnel`](crate::Tunnel)).
+
+use std::collections::VecDeque;
+
+/// How a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// Over, or something has come of it: nobody's concern here.
+    Grown,
+    /// Nothing but its first packet has come, but its carrier is up.
+    Attached,
+    /// The same, and its carrier is gone.
+    Left,
+}
+
+/// Sessions by their age. At most `limit` are here beside those whose carriers are up.
+pub(super) struct Nursery<T> {
+    sessions: VecDeque<T>,
+    limit: usize,
+}
+
+impl<T> Nursery<T> {
+    /// Looks at so many for each that comes. More than one, so that those who have grown up do not pile up.
+    const LOOKS: usize = 8;
+
+    pub(super) fn new(limit: usize) -> Self {
+        Self { sessions: VecDeque::new(), limit }
+    }
+
+    /// One more. Returns those that have to end for it.
+    pub(super) fn begin(&mut self, session: T, look: impl Fn(&T) -> Growth) -> Vec<T> {
+        self.sessions.push_back(session);
+        let mut ended = Vec::new();
+        for _ in 0..Self::LOOKS {
+            if self.sessions.len() <= self.limit {
+                break;
+            }
+            let Some(oldest) = self.sessions.pop_front() else { break };
+            match look(&oldest) {
+                Growth::Grown => {}
+                Growth::Attached => self.sessions.push_back(oldest),
+                Growth::Left => ended.push(oldest),
+            }
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sessions that are left at once, and one in ten of which something comes.
+    #[test]
+    fn beyond_the_limit_the_oldest_that_was_left_ends() {
+        let mut nursery = Nursery::new(100);
+        let look = |n: &u32| if n.is_multiple_of(10) { Growth::Grown } else { Growth::Left };
+        let ended: Vec<u32> = (0..1_000).flat_map(|n| nursery.begin(n, look)).collect();
+        assert_eq!(ended[..4], [1, 2, 3, 4], "the oldest first");
+        assert!(ended.iter().all(|n| n % 10 != 0));
+        assert_eq!(nursery.sessions.len(), 100);
+    }
+
+    #[test]
+    fn a_session_whose_carrier_is_up_is_not_ended() {
+        let mut nursery = Nursery::new(10);
+        assert!((0..1_000).all(|n| nursery.begin(n, |_| Growth::Attached).is_empty()));
+        // They lose their carriers.
+        let mut ended = 0;
+        for n in 1_000..3_000 {
+            ended += nursery.begin(n, |n| if *n < 1_000 { Growth::Grown } else { Growth::Left }).len();
+        }
+        assert_eq!((nursery.sessions.len(), ended), (10, 1_990));
+    }
+}
