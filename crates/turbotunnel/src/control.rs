@@ -55,6 +55,8 @@ pub enum ByeReason {
     Protocol,
     /// The program goes away, finished or not.
     Shutdown,
+    /// It has no memory left, and this session stood still.
+    OutOfMemory,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -148,6 +150,7 @@ impl Control {
                     ByeReason::Done => 0,
                     ByeReason::Protocol => 1,
                     ByeReason::Shutdown => 2,
+                    ByeReason::OutOfMemory => 3,
                     ByeReason::Other(other) => *other,
                 });
                 out.extend_from_slice(&una.value().to_le_bytes());
@@ -191,6 +194,7 @@ impl Control {
                     [0] => ByeReason::Done,
                     [1] => ByeReason::Protocol,
                     [2] => ByeReason::Shutdown,
+                    [3] => ByeReason::OutOfMemory,
                     [other] => ByeReason::Other(other),
                 },
                 una: Sn::new(fields.u32()?),

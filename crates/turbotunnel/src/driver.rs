@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
+use crate::budget::{Account, Budget};
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::CarrierEnd;
@@ -78,6 +79,9 @@ pub(crate) struct Driver {
     on_event: Option<OnEvent>,
     /// The server side: tells the listener of streams that came in.
     on_incoming: Option<Box<dyn Fn() + Send>>,
+    /// The server side: what the session has allocated, and who has to hear if there is no more.
+    account: Option<Account>,
+    on_used_up: Option<Box<dyn Fn() + Send>>,
     sleep: Option<(Instant, Pin<Box<Sleep>>)>,
     linger_until: Option<Instant>,
 }
@@ -91,6 +95,8 @@ impl Driver {
             dials: Vec::new(),
             on_event,
             on_incoming: None,
+            account: None,
+            on_used_up: None,
             sleep: None,
             linger_until: None,
         }
@@ -99,6 +105,29 @@ impl Driver {
     pub(crate) fn on_incoming(mut self, tell: impl Fn() + Send + 'static) -> Self {
         self.on_incoming = Some(Box::new(tell));
         self
+    }
+
+    /// Its memory is part of a budget. `on_used_up` may end sessions, this one among them.
+    pub(crate) fn within(mut self, budget: Arc<Budget>, on_used_up: impl Fn() + Send + 'static) -> Self {
+        self.account = Some(Account::new(budget));
+        self.on_used_up = Some(Box::new(on_used_up));
+        self
+    }
+
+    /// Says what the session has allocated, and hears whether that is much.
+    fn settle_account(&mut self) {
+        let Some(account) = &mut self.account else { return };
+        let unwritten: usize = self.links.iter_mut().map(|link| link.carrier.buffer().len()).sum();
+        let mut state = self.shared.lock();
+        account.charge(state.tunnel.memory() + unwritten);
+        let scarce = account.budget().is_scarce();
+        if scarce != std::mem::replace(&mut account.scarce, scarce) {
+            state.tunnel.set_scarce(now(), scarce);
+        }
+        drop(state);
+        if account.budget().is_used_up() {
+            self.on_used_up.iter().for_each(|tell| tell());
+        }
     }
 
     fn take_newcomers(&mut self) {
@@ -373,6 +402,7 @@ impl Future for Driver {
         }
         more |= this.act(cx);
         this.close_links(cx);
+        this.settle_account();
 
         let mut wakers = WakeList::default();
         let (timeout, ended) = {

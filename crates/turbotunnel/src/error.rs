@@ -42,6 +42,9 @@ pub enum SessionError {
     /// what there was of it, and lets the client go on.
     #[error("abandoned by the client before anything came of it")]
     Abandoned,
+    /// Server: there was no memory left ([`Limits::memory`](crate::Limits)), and this session had stood still for longest. What it held is gone.
+    #[error("given up because memory was used up")]
+    OutOfMemory,
     /// The server does not know this session (any more): it was restarted, or it has waited longer than its time to live.
     #[error("the server does not know this session any more")]
     Unknown,
@@ -58,6 +61,7 @@ fn describe(reason: ByeReason) -> &'static str {
         ByeReason::Done => "done",
         ByeReason::Protocol => "it says we broke the protocol",
         ByeReason::Shutdown => "it shuts down",
+        ByeReason::OutOfMemory => "it has no memory left, and the session stood still",
         ByeReason::Other(_) => "for an unknown reason",
     }
 }
@@ -73,6 +77,7 @@ impl From<SessionError> for io::Error {
                 io::ErrorKind::TimedOut
             }
             SessionError::Unknown => io::ErrorKind::ConnectionReset,
+            SessionError::OutOfMemory => io::ErrorKind::OutOfMemory,
             SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
             SessionError::Protocol(_) | SessionError::NotAPeer => io::ErrorKind::InvalidData,
         };

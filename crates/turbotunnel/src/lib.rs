@@ -74,6 +74,8 @@ pub mod tunnel;
 
 // From here on tokio.
 #[cfg(feature = "tokio")]
+mod budget;
+#[cfg(feature = "tokio")]
 mod carrier;
 #[cfg(feature = "tokio")]
 mod driver;

@@ -39,6 +39,10 @@ pub struct Limits {
     pub new_sessions: Rate,
     /// New sessions of one source. Default 50 a second, 500 at once.
     pub new_sessions_per_source: Rate,
+    /// Memory of all sessions together, in bytes, as allocated for data and 8 KiB for each. From nine tenths on new ones are refused, and none gets more
+    /// than [`Config::first_buffered`](crate::Config::first_buffered) and [`Config::first_unsent`](crate::Config::first_unsent); at the limit those that have stood
+    /// still for longest end. Default: half of what the machine, or the process' control group, has, 2 GiB at most.
+    pub memory: usize,
     /// Sessions without a carrier of which nothing but the first packet has come. They end by themselves 10 s after their carrier; one more
     /// than this, and the oldest ends. Default 2,048.
     pub embryonic: usize,
@@ -54,6 +58,7 @@ impl Default for Limits {
             sessions: 65_536,
             new_sessions: Rate { per_second: 500, burst: 2000 },
             new_sessions_per_source: Rate { per_second: 50, burst: 500 },
+            memory: crate::budget::default_limit(),
             embryonic: 2048,
         }
     }
@@ -72,6 +77,7 @@ impl Limits {
             sessions: usize::MAX,
             new_sessions: any,
             new_sessions_per_source: any,
+            memory: usize::MAX,
             embryonic: usize::MAX,
         }
     }
@@ -99,6 +105,8 @@ pub struct ListenerStats {
     pub carriers_now: usize,
     /// Sessions now.
     pub sessions_now: usize,
+    /// Bytes that sessions have allocated now, as far as they have told.
+    pub memory_now: usize,
     /// Sources that something is remembered of now.
     pub sources_now: usize,
 
@@ -129,6 +137,8 @@ pub struct ListenerStats {
     /// Openings refused because there were [`Limits::sessions`]. Whoever is refused asks again until his 10 s are over, and is counted once, by the
     /// first limit that he met.
     pub sessions_refused: u64,
+    /// Openings refused because nine tenths of [`Limits::memory`] were used.
+    pub sessions_refused_by_memory: u64,
     /// Openings refused because of [`Limits::new_sessions`].
     pub sessions_refused_by_rate: u64,
     /// Openings refused because of [`Limits::new_sessions_per_source`].
@@ -137,6 +147,8 @@ pub struct ListenerStats {
     pub sessions_abandoned: u64,
     /// Of those: ended before that, because more came than [`Limits::embryonic`].
     pub sessions_abandoned_early: u64,
+    /// Of the ended ones: all of [`Limits::memory`] was used, and they had stood still ([`SessionError::OutOfMemory`](crate::SessionError)).
+    pub sessions_shed: u64,
     /// Of the ended ones: the peer acknowledged nothing for 300 s ([`SessionError::Stalled`](crate::SessionError)).
     pub sessions_stalled: u64,
     /// Sessions that were not offered to `accept_session` any more, because 1,024 others were waiting.

@@ -34,6 +34,7 @@ pub(crate) use self::nursery::Growth;
 use self::nursery::Nursery;
 pub(crate) use self::permit::Permit;
 use crate::SessionId;
+use crate::budget::Budget;
 use crate::carrier::{Carrier, StreamCarrier, tcp};
 use crate::config::Config;
 use crate::control::Control;
@@ -58,6 +59,8 @@ const KEPT_LIMIT: usize = 2 << 10;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
 const UNACCEPTED: usize = 1024;
+/// Bytes that a session has to hold if it is to go for want of memory.
+const WORTH_SHEDDING: usize = 64 << 10;
 /// Pause after an accept that failed, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,6 +95,9 @@ struct Server {
     config: Config,
     sessions: SessionMap,
     admission: Arc<Mutex<Admission<AbortHandle>>>,
+    budget: Arc<Budget>,
+    /// Held by who is shedding sessions: one at a time.
+    shedding: Mutex<()>,
     nursery: Mutex<Nursery<Weak<Shared>>>,
     on_event: Option<OnEvent>,
     arrivals: Mutex<Arrivals>,
@@ -118,6 +124,7 @@ impl Drop for Place {
         stats.sessions_ended += 1;
         stats.sessions_abandoned += u64::from(why == Some(SessionError::Abandoned));
         stats.sessions_stalled += u64::from(matches!(why, Some(SessionError::Stalled(_))));
+        stats.sessions_shed += u64::from(why == Some(SessionError::OutOfMemory));
     }
 }
 
@@ -215,7 +222,7 @@ impl Server {
         let mut conv = None;
         loop {
             if let Some(conv) = conv
-                && permit.begin(now()).is_ok()
+                && permit.begin(now(), self.budget.is_scarce()).is_ok()
             {
                 return Ok(Some((conv, early)));
             }
@@ -314,15 +321,37 @@ impl Server {
             self.on_event.clone().map(|tell| -> crate::driver::OnEvent { Arc::new(move |event| tell(id, event)) });
         let place = Place { server: self.clone(), guest: guest.clone() };
         let server = Arc::downgrade(self);
-        let driver = Driver::new(guest.shared.clone(), None, on_event).on_incoming(move || {
-            if let Some(server) = server.upgrade() {
-                server.announce(&guest);
-            }
-        });
+        let on_used_up = {
+            let server = server.clone();
+            move || server.upgrade().iter().for_each(|server| server.shed())
+        };
+        let driver = Driver::new(guest.shared.clone(), None, on_event)
+            .on_incoming(move || server.upgrade().iter().for_each(|server| server.announce(&guest)))
+            .within(self.budget.clone(), on_used_up);
         tokio::spawn(async move {
             let _place = place;
             driver.await;
         });
+    }
+
+    /// Memory is used up: the sessions that have stood still for longest go, until it is scarce no more. One that holds next to nothing would bring nothing.
+    fn shed(&self) {
+        let Ok(_alone) = self.shedding.try_lock() else { return };
+        let mut left = self.budget.used().saturating_sub(self.budget.scarce_from());
+        let sessions = self.sessions.all();
+        let looked_at = sessions.iter().map(|session| {
+            let state = session.lock();
+            (state.tunnel.moved_at(), state.tunnel.memory(), session)
+        });
+        let mut stale: Vec<_> = looked_at.filter(|(_, memory, _)| *memory >= WORTH_SHEDDING).collect();
+        stale.sort_by_key(|(moved_at, ..)| *moved_at);
+        for (_, memory, session) in stale {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(memory);
+            session.with(|state| state.tunnel.shed(now()));
+        }
     }
 
     /// A stream of the session whose turn it is. Sessions take turns, one stream each.
@@ -456,6 +485,7 @@ impl Listener {
     pub fn stats(&self) -> ListenerStats {
         let arrivals = self.server.arrivals().stats;
         ListenerStats {
+            memory_now: self.server.budget.used(),
             sessions_not_offered: arrivals.not_offered,
             sessions_ended_unaccepted: arrivals.ended_unaccepted,
             ..self.server.admission().stats()
@@ -550,6 +580,8 @@ impl ListenerBuilder {
             config: self.config,
             sessions: SessionMap::new(remember_for),
             admission: Arc::new(Mutex::new(Admission::new(limits))),
+            budget: Budget::new(limits.memory),
+            shedding: Mutex::new(()),
             nursery: Mutex::new(Nursery::new(limits.embryonic)),
             on_event: self.on_event,
             arrivals: Mutex::new(Arrivals::new(UNACCEPTED)),

@@ -166,6 +166,8 @@ pub struct Tunnel {
     /// How long the peer has been heard without acknowledging anything beyond `stalled_at`, although something was on its way.
     stalled: Duration,
     stalled_at: Sn,
+    /// When bytes last moved, either way.
+    moved_at: Instant,
     /// When the allowance for new streams is whole again.
     open_pace: Option<Instant>,
     ended: Option<SessionError>,
@@ -230,6 +232,7 @@ impl Tunnel {
             closing: None,
             stalled: Duration::ZERO,
             stalled_at: first_sn,
+            moved_at: now,
             open_pace: None,
             ended: None,
             events: VecDeque::new(),
@@ -317,6 +320,7 @@ impl Tunnel {
                     self.path.handle_answered(now, id);
                 }
                 if received.progress() {
+                    self.moved_at = now;
                     self.progress(now, id);
                 }
                 true
@@ -802,6 +806,15 @@ impl Tunnel {
         }
     }
 
+    /// Ends the session at once with [`SessionError::OutOfMemory`], and gives back all memory: what has arrived and was not read is lost, too.
+    pub fn shed(&mut self, now: Instant) {
+        if self.ended.is_none() {
+            self.say_bye(ByeReason::OutOfMemory);
+            self.end_at_once(SessionError::OutOfMemory);
+            self.engine = Engine::new(now, Side::Server, self.conv, &self.config);
+        }
+    }
+
     /// The peer broke the protocol: nothing more can be understood.
     fn fail(&mut self, now: Instant, error: SessionError) {
         if self.ended.is_none() {
@@ -874,6 +887,9 @@ impl Tunnel {
     ///
     /// The session is over and everything that had arrived is read, or the stream is closed.
     pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamFailure> {
+        if self.ended == Some(SessionError::OutOfMemory) {
+            return Err(SessionError::OutOfMemory.into());
+        }
         let (read, session) = self.engine.read(now, id, buf);
         if let Err(error) = session {
             self.fail(now, error);
@@ -946,6 +962,12 @@ impl Tunnel {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.engine.memory()
+    }
+
+    /// When the peer last brought or acknowledged something; at first, when the session began.
+    #[must_use]
+    pub fn moved_at(&self) -> Instant {
+        self.moved_at
     }
 
     /// Memory is scarce at this end, or is so no longer. While it is, nothing more is taken in or written than a session may hold at first

@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::{connect, echo, echo_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep};
-use turbotunnel::{Config, Limits, Listener, Rate, Session};
+use turbotunnel::control::ByeReason;
+use turbotunnel::{Config, Limits, Listener, Rate, Session, SessionError};
 
 const IMMORTAL: fn(u32) -> u64 = |_| u64::MAX;
 
@@ -194,4 +195,64 @@ async fn an_office_full_of_clients_gets_in() {
     }
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(listener.sessions(), 700);
+}
+
+/// Sessions that write to a program which reads none of it use up the server's memory. Those that have stood still for longest go, their peers hear why,
+/// and one that moves goes on all the time. When the others have gone nothing is left of them.
+#[tokio::test(start_paused = true)]
+async fn memory_has_a_limit_over_all_sessions() {
+    const LIMIT: usize = 16 << 20;
+    let listener = limited(|limits| limits.memory = LIMIT);
+    let accepting = listener.clone();
+    let server = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = accepting.accept().await {
+            match stream.read_u8().await {
+                Ok(b'e') => drop(tokio::spawn(echo(stream))),
+                _ => held.push(stream),
+            }
+        }
+    });
+    let (honest, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let mut stream = honest.open().await.unwrap();
+    stream.write_all(b"e").await.unwrap();
+    let mut sleepers = Vec::new();
+    for _ in 0..30 {
+        sleepers.push(connect(Session::builder(), &listener, IMMORTAL).await.0);
+    }
+    let mut greedy = Vec::new();
+    for (n, session) in (0..).zip(sleepers) {
+        greedy.push(tokio::spawn(async move {
+            let mut words = session.open().await.unwrap();
+            let _ = words.write_all(&vec![b'x'; 4 << 20]).await;
+            session.closed().await
+        }));
+        for _ in 0..10 {
+            sleep(Duration::from_millis(100)).await;
+            let question = [n; 1000];
+            stream.write_all(&question).await.unwrap();
+            let mut answer = [0; 1000];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, question);
+            let used = listener.stats().memory_now;
+            assert!(used <= LIMIT + (3 << 20), "{used} bytes after {n} sessions");
+        }
+    }
+    let stats = listener.stats();
+    assert!(stats.sessions_shed >= 5, "{stats:?}");
+    let mut told = 0;
+    for session in greedy {
+        if session.is_finished() {
+            assert_eq!(session.await.unwrap(), SessionError::ClosedByPeer(ByeReason::OutOfMemory));
+            told += 1;
+        } else {
+            session.abort();
+        }
+    }
+    assert_eq!(told, stats.sessions_shed);
+    honest.close().await.unwrap();
+    server.abort();
+    sleep(Duration::from_secs(150)).await;
+    let stats = listener.stats();
+    assert_eq!((stats.sessions_now, stats.memory_now), (0, 0), "{stats:?}");
 }

@@ -140,9 +140,12 @@ impl<T> Admission<T> {
         Ok(())
     }
 
-    /// A stranger opens a session. Whoever is refused stays a stranger, and may ask again; he is counted once.
-    pub(crate) fn begin(&mut self, now: Instant, number: Number) -> Result<(), Refused> {
+    /// A stranger opens a session. `scarce`: there is little memory left. Whoever is refused stays a stranger, and may ask again; he is counted once.
+    pub(crate) fn begin(&mut self, now: Instant, number: Number, scarce: bool) -> Result<(), Refused> {
         let source = self.may_be_carrier(number, false)?;
+        if scarce {
+            return self.refuse(number, |stats| &mut stats.sessions_refused_by_memory);
+        }
         if self.sessions() >= self.limits.sessions {
             return self.refuse(number, |stats| &mut stats.sessions_refused);
         }
@@ -290,7 +293,7 @@ mod tests {
             assert_eq!(goes, number.0.checked_sub(100).filter(|old| *old > 0).map(Number));
         }
         let (honest, _) = arrive(&mut admission, now, "2001:db8::1");
-        assert_eq!(admission.begin(now, honest), Ok(()));
+        assert_eq!(admission.begin(now, honest, false), Ok(()));
         let stats = admission.stats();
         assert_eq!((stats.strangers_now, stats.strangers_dropped, stats.connections), (99, 9_901, 10_001));
     }
@@ -306,7 +309,7 @@ mod tests {
             assert_eq!(goes, (n >= 64).then(|| Number(number.0 - 64)));
         }
         assert_eq!(admission.stats().strangers_dropped_of_source, 1_000 - 64);
-        assert_eq!(admission.begin(now, other), Ok(()));
+        assert_eq!(admission.begin(now, other, false), Ok(()));
         assert_eq!(admission.stats().strangers_dropped, 0);
     }
 
@@ -316,7 +319,7 @@ mod tests {
         let mut admission: Admission<Number> = limited(|_| {});
         let numbers: Vec<_> = (0..1_000).map(|_| admission.arrive(now, None).0).collect();
         for number in numbers {
-            assert_eq!(admission.begin(now, number), Ok(()));
+            assert_eq!(admission.begin(now, number, false), Ok(()));
         }
         assert_eq!(admission.stats().sources_now, 0);
     }
@@ -327,13 +330,13 @@ mod tests {
         let now = Instant::now();
         let mut admission = limited(|limits| (limits.carriers, limits.carriers_per_source) = (3, 2));
         let numbers: Vec<_> = (0..3).map(|_| arrive(&mut admission, now, "192.0.2.1").0).collect();
-        assert_eq!(admission.begin(now, numbers[0]), Ok(()));
+        assert_eq!(admission.begin(now, numbers[0], false), Ok(()));
         assert_eq!(admission.attach(numbers[1], false), Ok(()));
         assert_eq!(admission.attach(numbers[2], false), Err(Refused));
         assert_eq!(admission.attach(numbers[2], false), Err(Refused), "and counted once");
         let others: Vec<_> = (0..2).map(|_| arrive(&mut admission, now, "192.0.2.2").0).collect();
         assert_eq!(admission.attach(others[0], true), Ok(()));
-        assert_eq!(admission.begin(now, others[1]), Err(Refused));
+        assert_eq!(admission.begin(now, others[1], false), Err(Refused));
         let stats = admission.stats();
         assert_eq!((stats.carriers_now, stats.strangers_now), (3, 2));
         assert_eq!((stats.carriers_refused, stats.carriers_refused_of_source), (1, 1));
@@ -363,7 +366,7 @@ mod tests {
                 let many = if from == "192.0.2.1" { 2 } else { u64::from(ms % 25 == 0) };
                 for _ in 0..many {
                     let (number, _) = arrive(&mut admission, now, from);
-                    *of += i32::from(admission.begin(now, number).is_ok());
+                    *of += i32::from(admission.begin(now, number, false).is_ok());
                     admission.leave(number);
                 }
             }
@@ -382,7 +385,7 @@ mod tests {
             let now = start + Duration::from_micros(500 * n);
             let from = std::net::Ipv4Addr::from(n as u32).to_string();
             let (number, _) = arrive(&mut admission, now, &from);
-            begun += i32::from(admission.begin(now, number).is_ok());
+            begun += i32::from(admission.begin(now, number, false).is_ok());
             admission.leave(number);
         }
         assert_eq!(begun, 2_000 + 4_999, "2,000 a second for ten seconds");
@@ -390,15 +393,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_new_is_let_in_while_memory_is_scarce() {
+        let now = Instant::now();
+        let mut admission = limited(|_| {});
+        let (number, _) = arrive(&mut admission, now, "192.0.2.1");
+        assert_eq!(admission.begin(now, number, true), Err(Refused));
+        assert_eq!(admission.begin(now, number, true), Err(Refused));
+        assert_eq!(admission.begin(now, number, false), Ok(()));
+        assert_eq!(admission.stats().sessions_refused_by_memory, 1, "he asked twice and is counted once");
+    }
+
+    #[test]
     fn sessions_have_a_number() {
         let now = Instant::now();
         let mut admission = limited(|limits| limits.sessions = 1);
         let (one, two) = (arrive(&mut admission, now, "192.0.2.1").0, arrive(&mut admission, now, "192.0.2.1").0);
-        assert_eq!(admission.begin(now, one), Ok(()));
+        assert_eq!(admission.begin(now, one, false), Ok(()));
         admission.stats.sessions_begun += 1;
-        assert_eq!(admission.begin(now, two), Err(Refused));
+        assert_eq!(admission.begin(now, two, false), Err(Refused));
         admission.stats.sessions_ended += 1;
-        assert_eq!(admission.begin(now, two), Ok(()), "it asks again, and now there is room");
+        assert_eq!(admission.begin(now, two, false), Ok(()), "it asks again, and now there is room");
         assert_eq!(admission.stats().sessions_refused, 1);
     }
 
@@ -412,7 +426,7 @@ mod tests {
             let now = start + Duration::from_micros(100 * n);
             let (number, _) = admission.arrive(now, Some(Source::V6(n)));
             if n % 10 == 0 {
-                let _ = admission.begin(now, number);
+                let _ = admission.begin(now, number, false);
             }
             admission.leave(number);
             most = most.max(admission.sources.len());

@@ -29,8 +29,8 @@ impl Permit {
     }
 
     /// See [`Admission::begin`].
-    pub(super) fn begin(&self, now: Instant) -> Result<(), Refused> {
-        self.admission().begin(now, self.number)
+    pub(super) fn begin(&self, now: Instant, scarce: bool) -> Result<(), Refused> {
+        self.admission().begin(now, self.number, scarce)
     }
 }
 
