@@ -6,7 +6,8 @@
 
 use crate::control::Token;
 
-/// See the [module](self).
+/// All that is to be remembered of a session that ended with [`SessionError::Abandoned`](crate::SessionError): [`Tunnel::embryo`](crate::Tunnel::embryo),
+/// [`Tunnel::reborn`](crate::Tunnel::reborn).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embryo {
     pub(crate) conv: u32,
