@@ -1,6 +1,7 @@
 //! Bytes that are no packets, and packets that are nothing.
 
 use std::io::{self, Read, Write};
+use std::thread;
 use std::time::Duration;
 
 use turbotunnel_sim::Way;
@@ -76,9 +77,10 @@ fn random_bytes(stage: &Stage) -> io::Result<Figures> {
 
 fn ended(server: &mut Running, honest: &mut Honest, before: f64) -> io::Result<Figures> {
     let mut figures = Figures::default();
-    figures.measured(GROWTH, server.peak() - before);
     figures.measured(INTACT, honest.intact(1 << 20, PATIENCE));
     figures.measured(ADMITTED, Honest::admission(server.addr, source(21), PATIENCE));
+    thread::sleep(Duration::from_millis(300));
+    figures.measured(GROWTH, server.peak() - before);
     figures.measured(DIED, f64::from(u8::from(!server.is_alive())));
     Ok(figures)
 }

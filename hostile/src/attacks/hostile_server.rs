@@ -1,13 +1,15 @@
 //! Servers that mean their clients ill.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use smux::Version;
 use smux::wire::Header;
+use turbotunnel::encapsulation::PacketBatch;
+use turbotunnel::tunnel::opening_conv;
 
 use crate::attack::{Attack, Ceiling, Figures, When, at_least, at_most};
 use crate::speaker::Speaker;
@@ -22,6 +24,8 @@ const CODE: Ceiling = at_least("exit code", 1.0, "");
 const WATCHED: Duration = Duration::from_secs(6);
 
 const AT_FIRST: Ceiling = at_most("dials in the first second", 10.0, "dials");
+/// Whoever cuts after every few kilobytes has to be met with a dial a round trip; this is no attack, so the ceiling is wide.
+const WITH_PROGRESS: Ceiling = at_most("dials a second", 200.0, "dials");
 const LATER: Ceiling = at_most("dials a second after that", 1.0, "dials");
 
 pub(crate) const UNSOLICITED_SYNS: Attack = Attack {
@@ -40,6 +44,15 @@ pub(crate) const ACCEPT_AND_CLOSE: Attack = Attack {
     ceilings: &[AT_FIRST, LATER],
     when: When::Control,
     play: accept_and_close,
+};
+
+pub(crate) const PROGRESS_AND_CLOSE: Attack = Attack {
+    name: "progress-and-close",
+    what: "the server says one more segment on each connection, so that there is progress, and hangs up",
+    go: "not tried; it dials again at once in any case",
+    ceilings: &[WITH_PROGRESS, GROWTH],
+    when: When::Quick,
+    play: progress_and_close,
 };
 
 pub(crate) const ENDLESS_PACKETS: Attack = Attack {
@@ -125,6 +138,44 @@ fn accept_and_close(stage: &Stage) -> io::Result<Figures> {
     let mut figures = Figures::default();
     figures.measured(AT_FIRST, 1.0 + at_first.len() as f64);
     figures.measured(LATER, later.len() as f64 / (WATCHED.as_secs_f64() - 1.0));
+    Ok(figures)
+}
+
+fn progress_and_close(stage: &Stage) -> io::Result<Figures> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut client = stage.client(listener.local_addr()?, &[])?;
+    let (dialled, dials) = channel();
+    thread::spawn(move || {
+        let (mut conv, mut buffer) = (None, vec![0; 64 << 10]);
+        for (sn, mut connection) in (0..).zip(listener.incoming().map_while(Result::ok)) {
+            let _ = dialled.send(());
+            let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = connection.read_exact(&mut [0; 8]);
+            let mut batch = PacketBatch::new();
+            while let Ok(n @ 1..) = connection.read(&mut buffer) {
+                batch.bytes_mut().extend_from_slice(&buffer[..n]);
+                conv = conv.or_else(|| batch.packets().find_map(|packet| opening_conv(packet, 0)));
+                if conv.is_some() {
+                    break;
+                }
+            }
+            if let Some(conv) = conv {
+                let nop = packet(conv, Kcp::Push, sn, 0, &frame(Smux::Nop, 0, &[]));
+                let _ = connection.write_all(&framed(&[&nop]));
+                // Closed with something unread it would be a reset, which overtakes what was said.
+                let _ = connection.shutdown(Shutdown::Write);
+                let _ = connection.set_read_timeout(Some(Duration::from_millis(20)));
+                while let Ok(1..) = connection.read(&mut buffer) {}
+            }
+        }
+    });
+    client.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(b"hello\n")?;
+    first(&dials)?;
+    let before = client.memory();
+    thread::sleep(WATCHED);
+    let mut figures = Figures::default();
+    figures.measured(WITH_PROGRESS, dials.try_iter().count() as f64 / WATCHED.as_secs_f64());
+    figures.measured(GROWTH, client.peak() - before);
     Ok(figures)
 }
 

@@ -1,5 +1,6 @@
 //! The attacks, one file for each kind.
 
+mod carriers;
 mod descriptors;
 mod flooders;
 mod garbage;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[&Attack] = &[
     &greedy::WIDE,
     &greedy::GAP,
     &spray::CONV_SPRAY,
+    &carriers::OF_ONE_SESSION,
     &flooders::FLOOD,
     &twin::DEAD_TWIN,
     &intruder::FOREIGN_CONV,
@@ -46,6 +48,7 @@ pub(crate) const ALL: &[&Attack] = &[
     &log::CLOSED,
     &log::DISK_FULL,
     &stopped::SERVER_STOPPED,
+    &stopped::STOPPED_AT_FIRST,
     &stopped::CLIENT_STOPPED,
     &stopped::SLOW_READER,
     &stopped::SERVER_RESTARTED,
@@ -54,6 +57,7 @@ pub(crate) const ALL: &[&Attack] = &[
     &stopped::REFUSED_GO_CLIENT,
     &hostile_server::UNSOLICITED_SYNS,
     &hostile_server::ACCEPT_AND_CLOSE,
+    &hostile_server::PROGRESS_AND_CLOSE,
     &hostile_server::ENDLESS_PACKETS,
     &greedy::IMMORTAL,
     &mixed::MIXED,

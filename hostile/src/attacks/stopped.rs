@@ -20,6 +20,7 @@ const BYTES: u64 = 16 << 20;
 const GROWTH: Ceiling = at_most("memory grows by", 6.0, "MiB");
 const CODE: Ceiling = at_least("exit code", 1.0, "");
 const ENDED: Ceiling = at_most("ended after", 10.0, "s");
+const ENDED_AFTER_THAT: Ceiling = at_most("ended after", 5.0, "s");
 const REDIALS: Ceiling = at_most("redials in 10 s", 1.0, "redials");
 
 pub(crate) const SERVER_STOPPED: Attack = Attack {
@@ -29,6 +30,15 @@ pub(crate) const SERVER_STOPPED: Attack = Attack {
     ceilings: &[INTACT],
     when: When::Quick,
     play: server_stopped,
+};
+
+pub(crate) const STOPPED_AT_FIRST: Attack = Attack {
+    name: "stopped-at-first",
+    what: "a Go client begins while the server stands still: 3 s later its first segments are there many times over",
+    go: "harmless",
+    ceilings: &[INTACT, ENDED_AFTER_THAT],
+    when: When::Quick,
+    play: stopped_at_first,
 };
 
 pub(crate) const CLIENT_STOPPED: Attack = Attack {
@@ -100,6 +110,20 @@ fn server_stopped(stage: &Stage) -> io::Result<Figures> {
     let mut figures = Figures::default();
     figures.measured(INTACT, honest.intact(BYTES, PATIENCE));
     let _server = stopping.join();
+    Ok(figures)
+}
+
+fn stopped_at_first(stage: &Stage) -> io::Result<Figures> {
+    let server = stage.server()?;
+    server.signal("STOP")?;
+    let mut client = stage.client_of(Whose::Go, server.addr, &[])?;
+    let transfer = Transfer::begin(&mut client, 1 << 20, Duration::ZERO)?;
+    thread::sleep(STOPPED);
+    server.signal("CONT")?;
+    let began = Instant::now();
+    let mut figures = Figures::default();
+    figures.measured(INTACT, transfer.end(&mut client));
+    figures.measured(ENDED_AFTER_THAT, began.elapsed().as_secs_f64());
     Ok(figures)
 }
 

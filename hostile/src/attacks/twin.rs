@@ -9,8 +9,8 @@ use crate::stage::{Stage, source};
 use crate::wire;
 
 /// In turn, so that whatever else the machine does it does to both.
-const ROUNDS: usize = 3;
-const TIME: Duration = Duration::from_millis(1_000);
+const ROUNDS: usize = 11;
+const TIME: Duration = Duration::from_millis(300);
 
 const SHARE: Ceiling = at_least("goodput, of what it is alone", 90.0, "%");
 
