@@ -24,8 +24,8 @@ const CODE: Ceiling = at_least("exit code", 1.0, "");
 const WATCHED: Duration = Duration::from_secs(6);
 
 const AT_FIRST: Ceiling = at_most("dials in the first second", 10.0, "dials");
-/// Whoever cuts after every few kilobytes has to be met with a dial a round trip; this is no attack, so the ceiling is wide.
-const WITH_PROGRESS: Ceiling = at_most("dials a second", 200.0, "dials");
+/// Somebody on the path who cuts after every few kilobytes has to be met with a dial each time: dials are 10 ms apart, no more.
+const WITH_PROGRESS: Ceiling = at_most("dials a second", 110.0, "dials");
 const LATER: Ceiling = at_most("dials a second after that", 1.0, "dials");
 
 pub(crate) const UNSOLICITED_SYNS: Attack = Attack {
