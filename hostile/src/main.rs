@@ -19,6 +19,7 @@ mod player;
 mod speaker;
 mod stage;
 mod tap;
+mod transfer;
 mod wire;
 
 use std::process::{Command, ExitCode};

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use turbotunnel::encapsulation::PacketBatch;
@@ -17,6 +17,7 @@ struct Notes {
     any: AtomicBool,
     conv: AtomicU32,
     next_sn: AtomicU32,
+    id: OnceLock<[u8; 8]>,
 }
 
 impl Seen {
@@ -27,6 +28,11 @@ impl Seen {
         } else {
             Err(io::Error::other("the tap has seen no segment"))
         }
+    }
+
+    /// The id, once it has been said.
+    pub(crate) fn id(&self) -> Option<[u8; 8]> {
+        self.0.id.get().copied()
     }
 
     /// The number of the client's next segment.
@@ -55,14 +61,17 @@ pub(crate) fn tap(server: SocketAddr) -> io::Result<(SocketAddr, Seen)> {
             let Ok(server) = TcpStream::connect(server) else { continue };
             let (Ok(client2), Ok(server2)) = (client.try_clone(), server.try_clone()) else { continue };
             let notes = notes.clone();
-            let mut id_left = 8;
+            let mut id = Vec::with_capacity(8);
             let (mut batch, mut partial) = (PacketBatch::new(), Vec::new());
             pass(client, server, move |bytes| {
-                let id = id_left.min(bytes.len());
-                id_left -= id;
+                let of_id = (8 - id.len()).min(bytes.len());
+                id.extend_from_slice(&bytes[..of_id]);
+                if let Ok(id) = <[u8; 8]>::try_from(id.as_slice()) {
+                    notes.0.id.get_or_init(|| id);
+                }
                 batch.bytes_mut().clear();
                 batch.bytes_mut().extend_from_slice(&partial);
-                batch.bytes_mut().extend_from_slice(&bytes[id..]);
+                batch.bytes_mut().extend_from_slice(&bytes[of_id..]);
                 if batch.cut_incomplete(&mut partial).is_ok() {
                     batch.packets().for_each(|packet| notes.note(packet));
                 }

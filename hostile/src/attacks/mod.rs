@@ -37,6 +37,7 @@ pub(crate) const ALL: &[&Attack] = &[
     &intruder::FOREIGN_CONV,
     &intruder::FORGED_UNA,
     &intruder::EMPTY_PUSH,
+    &intruder::GO_CLIENT,
     &intruder::CONTROL_PACKETS,
     &garbage::BAD_LENGTHS,
     &garbage::RANDOM_BYTES,
