@@ -79,8 +79,10 @@ pub(crate) fn watch(attack: &Attack, whose: Whose) -> Played {
 
 fn start(name: &str, whose: Whose) -> io::Result<Child> {
     let whose = if whose == Whose::Ours { "ours" } else { "go" };
-    let mut player = Command::new(std::env::current_exe()?);
-    player.args([PLAY, name, whose]).process_group(0);
+    // As many descriptors as may be had, for the player and its servers alike. The shell makes way for it.
+    let mut player = Command::new("sh");
+    player.args(["-c", "ulimit -S -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\""]);
+    player.arg(std::env::current_exe()?).args([PLAY, name, whose]).process_group(0);
     player.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
