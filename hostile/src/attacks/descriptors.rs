@@ -25,7 +25,7 @@ fn play(stage: &Stage) -> io::Result<Figures> {
     let mut held = Vec::new();
     for n in 0..80 {
         // The system takes what the server does not, and it waits there.
-        held.push(wire::carrier(server.addr, source(2), wire::id(4, n), &[])?);
+        held.push(wire::carrier(server.addr, source(2 + (n % 2) as u8), wire::id(4, n), &[])?);
     }
     let mut figures = Figures::default();
     // Ticks are 10 ms: 2 % of five seconds are ten of them.
