@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
-use turbotunnel_cli::bench::cpu_time;
+use turbotunnel_cli::process::cpu_time;
 
 /// Rate, delay, buffer.
 #[derive(Clone, Copy, Debug, Serialize)]

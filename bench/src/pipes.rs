@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use turbotunnel_cli::bench::cpu_time;
+use turbotunnel_cli::process::cpu_time;
 
 /// Small enough to be on its way at once with many others, large enough not to be what is measured.
 const CHUNK: usize = 64 << 10;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use turbotunnel_cli::bench::cpu_time;
+use turbotunnel_cli::process::{cpu_time, descriptors, resident};
 
 use crate::engine;
 use crate::path::{ADDRESSES, Net, Path};
@@ -449,16 +449,4 @@ fn hold(args: &[&str]) -> io::Result<Running> {
     let mut line = String::new();
     BufReader::new(holding.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
     if line.trim_end() == "ready" { Ok(holding) } else { Err(io::Error::other(format!("hold {args:?} failed"))) }
-}
-
-/// KiB.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(f64::NAN)
-}
-
-/// Open ones: each carrier is one.
-fn descriptors(pid: u32) -> io::Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }

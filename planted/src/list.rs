@@ -389,6 +389,16 @@ pub const FAULTS: &[Fault] = &[
         ),
     },
     Fault {
+        name: "progress on each connection buys any number of dials",
+        file: BACKOFF,
+        right: "self.pause().max(apart)",
+        wrong: "self.pause().max(apart.min(Duration::ZERO))",
+        test: tokio_half(
+            "lib",
+            "backoff::tests::progress_on_each_connection_buys_a_hundred_dials_a_second_and_no_more",
+        ),
+    },
+    Fault {
         name: "forget to expire",
         file: PATH,
         right: "if now >= self.last_contact + self.time_to_live {",

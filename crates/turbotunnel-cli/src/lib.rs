@@ -11,6 +11,7 @@ mod demo;
 pub mod failure;
 pub mod lilbastard;
 pub mod log;
+pub mod process;
 mod random;
 mod signals;
 pub mod stdio;

@@ -3,7 +3,6 @@
 //! `SOAK_SECONDS=120 SOAK_SESSIONS=200 cargo test -p turbotunnel-cli --test soak -- --nocapture` is what CI runs.
 #![cfg(target_os = "linux")]
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use turbotunnel::{Listener, Session};
 use turbotunnel_cli::lilbastard::{How, Lilbastard, Plan};
+use turbotunnel_cli::process;
 use turbotunnel_sim::Way;
 use turbotunnel_sim::pattern::Pattern;
 
@@ -26,10 +26,8 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// What this process holds: memory in KiB, and descriptors.
 fn held() -> (u64, usize) {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
-    let kib = rss.trim().trim_end_matches(" kB").parse().expect("a number");
-    (kib, fs::read_dir("/proc/self/fd").expect("Linux has it").count())
+    let id = std::process::id();
+    (process::resident(id) as u64, process::descriptors(id).expect("Linux has it"))
 }
 
 async fn serve(listener: Listener) {

@@ -7,26 +7,45 @@
 //!
 //! Progress means that the peer acknowledged something or sent something new. A connection that opens and dies at once is
 //! no progress: a server that accepts and closes would otherwise be dialled thousands of times a second.
+//!
+//! A server that makes some progress on each connection and then closes it means no good either, so dials are 10 ms apart in any case. Where a round trip
+//! takes longer than that nobody notices.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(4);
+/// From one dial to the next, with progress or without: at most a hundred a second.
+const APART: Duration = Duration::from_millis(10);
 
 /// The pause before each dial. Its random part comes from a seed, so that a simulation replays.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     without_progress: u32,
+    last: Option<Instant>,
     random: u64,
 }
 
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { without_progress: 0, random: seed }
+        Self { without_progress: 0, last: None, random: seed }
     }
 
     /// The pause before the next dial, which is counted as one without progress until [`Backoff::progress`].
-    pub(crate) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self, now: Instant) -> Duration {
+        let apart = self.last.map_or(Duration::ZERO, |last| (last + APART).saturating_duration_since(now));
+        let pause = self.pause().max(apart);
+        self.last = Some(now + pause);
+        pause
+    }
+
+    /// The same after a dial that was refused: that is not repeated at once, whatever came before it.
+    pub(crate) fn next_after_failure(&mut self, now: Instant) -> Duration {
+        self.without_progress = self.without_progress.max(1);
+        self.next(now)
+    }
+
+    fn pause(&mut self) -> Duration {
         let dials = self.without_progress;
         self.without_progress = dials.saturating_add(1);
         let Some(doublings) = dials.checked_sub(1) else { return Duration::ZERO };
@@ -49,14 +68,37 @@ impl Backoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a point to count virtual time from")]
 mod tests {
     use super::*;
+
+    /// A server that says one more segment on each connection, and closes it.
+    #[test]
+    fn progress_on_each_connection_buys_a_hundred_dials_a_second_and_no_more() {
+        let start = Instant::now();
+        let (mut backoff, mut now, mut dials) = (Backoff::new(7), start, 0);
+        while now < start + Duration::from_secs(1) {
+            now += backoff.next(now);
+            dials += 1;
+            // A round trip on loopback.
+            now += Duration::from_micros(100);
+            backoff.progress();
+        }
+        assert!((99..=101).contains(&dials), "{dials} dials in a second");
+        // A carrier that lived for longer is replaced at once.
+        assert_eq!(backoff.next(now + APART), Duration::ZERO);
+    }
 
     #[test]
     fn pauses_double_up_to_four_seconds_and_progress_forgets_them() {
         for seed in 0..100 {
-            let mut backoff = Backoff::new(seed);
-            let pauses: Vec<_> = (0..12).map(|_| backoff.next()).collect();
+            let (mut backoff, mut now) = (Backoff::new(seed), Instant::now());
+            let mut next = || {
+                let pause = backoff.next(now);
+                now += pause.max(APART);
+                pause
+            };
+            let pauses: Vec<_> = (0..12).map(|_| next()).collect();
             assert_eq!(pauses[0], Duration::ZERO);
             for (i, pause) in pauses.iter().enumerate().skip(1) {
                 let full = Duration::from_millis(100 << (i - 1)).min(LONGEST);
@@ -72,7 +114,7 @@ mod tests {
                 .count();
             assert!(started_in_first_second <= 10, "{started_in_first_second} dials in the first second");
             backoff.progress();
-            assert_eq!(backoff.next(), Duration::ZERO);
+            assert_eq!(backoff.next(now + APART), Duration::ZERO);
         }
     }
 }

@@ -423,17 +423,13 @@ impl Path {
 
     // Dialling.
 
-    /// A dial that was refused is not repeated at once, whatever came before it.
     fn schedule_dial_after_failure(&mut self, now: Instant) -> Duration {
-        let pause = match self.backoff.next() {
-            Duration::ZERO => self.backoff.next(),
-            pause => pause,
-        };
+        let pause = self.backoff.next_after_failure(now);
         self.dial_within(now, pause)
     }
 
     fn schedule_dial(&mut self, now: Instant) {
-        let pause = self.backoff.next();
+        let pause = self.backoff.next(now);
         self.dial_within(now, pause);
     }
 

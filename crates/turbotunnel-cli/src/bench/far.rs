@@ -19,6 +19,7 @@ use turbotunnel::{Config, Listener};
 use crate::address;
 use crate::failure::{Exit, Failure};
 use crate::log::Log;
+use crate::process::cpu_time;
 
 /// Moved at once.
 pub(super) const CHUNK: usize = 128 << 10;
@@ -165,15 +166,4 @@ pub(super) async fn give(stream: &mut (impl AsyncWrite + Unpin), n: u64) -> io::
         left -= part as u64;
     }
     stream.flush().await
-}
-
-/// User and system time of a process, to 10 ms. Zero if it is gone, or where the system does not tell (proc(5)).
-#[must_use]
-pub fn cpu_time(process: u32) -> Duration {
-    // Fields 14 and 15, in clock ticks of 10 ms; the name in front may have spaces.
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields: Vec<u64> = behind_name.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    let ticks = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);
-    Duration::from_millis(ticks * 10)
 }

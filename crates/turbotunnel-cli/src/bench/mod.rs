@@ -18,7 +18,6 @@ use crate::args::BenchArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::log::Log;
 use crate::{address, text};
-pub use far::cpu_time;
 pub use rows::Row;
 use rows::{Load, Value, Way};
 

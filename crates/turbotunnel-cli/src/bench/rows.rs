@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use turbotunnel::{Session, Stream};
 
-use super::far::{CHUNK, Request, cpu_time, give, take};
+use super::far::{CHUNK, Request, give, take};
 use super::trouble;
+use crate::process::cpu_time;
 
 /// Anything that bytes go through.
 pub(super) trait Pipe: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
