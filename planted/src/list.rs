@@ -516,14 +516,14 @@ pub const FAULTS: &[Fault] = &[
         name: "close whoever is refused",
         file: LISTENER,
         right: "                // It comes again.\n                early.clear(0);",
-        wrong: "                return Ok(None);",
+        wrong: "                if true { return Ok(None) }",
         test: tokio_half("listener", "a_client_of_a_forgotten_session_is_held_however_much_it_sends"),
     },
     Fault {
         name: "strangers without a limit keep others out",
         file: ADMISSION,
-        right: "self.strangers.keys().next().copied()",
-        wrong: "self.strangers.keys().next_back().copied()",
+        right: "            self.strangers.keys().next().copied()\n",
+        wrong: "            self.strangers.keys().next_back().copied()\n",
         test: unit("listener::admission::tests::the_oldest_stranger_makes_room_for_the_newest"),
     },
     Fault {
@@ -559,7 +559,7 @@ pub const FAULTS: &[Fault] = &[
         file: SHARED,
         right: "if state.newcomers.len() >= NEWCOMERS {",
         wrong: "if state.newcomers.len() >= 1000 * NEWCOMERS {",
-        test: tokio_half("limits", "the_connections_of_one_session_do_not_pile_up"),
+        test: unit("shared::tests::connections_that_the_driver_has_not_taken_yet_are_four"),
     },
     Fault {
         name: "keep for its time to live what was begun and left",

@@ -112,11 +112,11 @@ pub struct ListenerStats {
 
     /// Connections that came.
     pub connections: u64,
-    /// Pauses of 100 ms because a connection could not be accepted, for want of descriptors mostly.
+    /// Pauses because a connection could not be accepted, for want of descriptors mostly: 10 ms if a stranger could be closed for it, else 100 ms.
     pub accept_pauses: u64,
     /// Strangers whose 10 s were over, those who were refused among them.
     pub strangers_timed_out: u64,
-    /// Strangers closed because more came than [`Limits::strangers`].
+    /// Strangers closed because more came than [`Limits::strangers`], or than the process has descriptors.
     pub strangers_dropped: u64,
     /// Strangers closed because more came from their source than [`Limits::strangers_per_source`].
     pub strangers_dropped_of_source: u64,

@@ -63,6 +63,8 @@ const UNACCEPTED: usize = 1024;
 const WORTH_SHEDDING: usize = 64 << 10;
 /// Pause after an accept that failed, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The same when a stranger had to go for the next one: until his descriptor is free.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a stream came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -562,8 +564,9 @@ impl ListenerBuilder {
                     // That one has gone; the next may be there.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(_) => {
-                        server.admission().stats.accept_pauses += 1;
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        let oldest = server.admission().make_room();
+                        oldest.iter().for_each(AbortHandle::abort);
+                        tokio::time::sleep(if oldest.is_some() { ROOM_PAUSE } else { ACCEPT_PAUSE }).await;
                     }
                 }
             }

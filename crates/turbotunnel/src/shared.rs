@@ -241,3 +241,26 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::carrier::StreamCarrier;
+
+    /// Connections come faster than the session's task runs. The newest are kept.
+    #[test]
+    fn connections_that_the_driver_has_not_taken_yet_are_four() {
+        let tunnel = Tunnel::server(now(), Config::default(), 1, [7; 8]);
+        let shared = Shared::new(SessionId([1; 8]), tunnel);
+        for port in 0..10 {
+            let carrier = Box::new(StreamCarrier::server(tokio::io::duplex(64).0));
+            let addr = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+            assert!(shared.attach(Newcomer { carrier, addr, early: PacketBatch::new(), permit: None }).is_ok());
+        }
+        let state = shared.lock();
+        let ports: Vec<_> =
+            state.newcomers.iter().filter_map(|newcomer| newcomer.addr).map(|addr| addr.port()).collect();
+        assert_eq!((ports, state.newcomers_dropped), (vec![6, 7, 8, 9], 6));
+    }
+}

@@ -123,6 +123,14 @@ impl<T> Admission<T> {
         (number, goes.and_then(|stranger| stranger.task))
     }
 
+    /// No connection can be accepted, for want of descriptors mostly: returns the oldest stranger, who has to go.
+    pub(crate) fn make_room(&mut self) -> Option<T> {
+        self.stats.accept_pauses += 1;
+        let oldest = self.strangers.keys().next().copied()?;
+        self.stats.strangers_dropped += 1;
+        self.remove_stranger(oldest)?.task
+    }
+
     /// Who looks after the stranger. It comes back if the stranger had to go meanwhile, or is none any more.
     pub(crate) fn look_after(&mut self, number: Number, task: T) -> Option<T> {
         match self.strangers.get_mut(&number) {
@@ -433,6 +441,18 @@ mod tests {
         }
         assert!(most <= Admission::<Number>::TIDY_AT_LEAST, "{most} sources are remembered at once");
         assert_eq!(admission.stats().strangers_now, 0);
+    }
+
+    /// The rest of the program has taken the descriptors, and those that are left are held by the silent.
+    #[test]
+    fn without_descriptors_the_oldest_stranger_goes_but_no_carrier() {
+        let now = Instant::now();
+        let mut admission = limited(|_| {});
+        let numbers: Vec<_> = (0..3).map(|_| arrive(&mut admission, now, "192.0.2.1").0).collect();
+        assert_eq!(admission.begin(now, numbers[0], false), Ok(()));
+        assert_eq!([(); 3].map(|()| admission.make_room()), [Some(numbers[1]), Some(numbers[2]), None]);
+        let stats = admission.stats();
+        assert_eq!((stats.accept_pauses, stats.strangers_dropped, stats.carriers_now), (3, 2, 1));
     }
 
     #[test]
