@@ -695,7 +695,8 @@ impl Sender {
         self.log_base += self.log.len() as u64;
         self.log.clear();
         self.lost_queue.clear();
-        if quiet && self.slots.capacity() + self.log.capacity() + self.lost_queue.capacity() > 3 * IDLE_RING {
+        // Asked first: shrinking costs something also where there is nothing to shrink.
+        if quiet && self.slots.capacity().max(self.log.capacity()).max(self.lost_queue.capacity()) > IDLE_RING {
             for ring in [&mut self.log, &mut self.lost_queue] {
                 ring.shrink_to(IDLE_RING);
             }

@@ -145,6 +145,11 @@ impl Arena {
         freed
     }
 
+    /// Bytes allocated for chunks that no queue uses now.
+    pub(crate) fn spare(&self) -> usize {
+        self.pooled * CHUNK
+    }
+
     /// Gives what no queue uses back to the allocator.
     pub(crate) fn trim(&mut self) {
         while self.pool != NIL {

@@ -180,7 +180,7 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// The stream was finished or closed, by us or by the peer. A peer that has only finished can still be written to.
+    /// The stream was finished or closed, by us or by the peer, or the peer has never taken it. A peer that has only finished can still be written to.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
         let key = self.key(id)?;
         let limit = self.send_limit();
@@ -219,7 +219,7 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// The stream was closed.
+    /// The stream was closed, or the peer has never taken it.
     pub fn read(&mut self, now: Instant, id: StreamId, buf: &mut [u8]) -> Result<Option<usize>, StreamError> {
         let key = self.key(id)?;
         let may_be_buffered = self.recv_limit();
@@ -514,9 +514,9 @@ impl Mux {
         self.recv_allocated
     }
 
-    /// Bytes allocated for data, in both directions.
+    /// Bytes allocated for data, in both directions, and for the next.
     pub fn memory(&self) -> usize {
-        self.recv_allocated + self.send_allocated
+        self.recv_allocated + self.send_allocated + self.arena.spare()
     }
 
     /// What came from the peer so far ends with a whole frame.

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What a session costs that holds nothing: its engines, its task, its places in tables. Measured: 4 to 8 KiB.
 const SESSION: usize = 8 << 10;
 
+/// A session that holds less is no burden: nothing is gained by its end, and scarcity does not hold it back.
+pub(crate) const MUCH: usize = 64 << 10;
+
 /// See the [module](self).
 pub(crate) struct Budget {
     limit: usize,
@@ -34,7 +37,7 @@ impl Budget {
         self.used() >= self.scarce_from()
     }
 
-    pub(crate) fn is_used_up(&self) -> bool {
+    fn is_used_up(&self) -> bool {
         self.used() >= self.limit
     }
 }
@@ -42,19 +45,20 @@ impl Budget {
 /// What one session has allocated.
 pub(crate) struct Account {
     budget: Arc<Budget>,
+    on_used_up: Box<dyn Fn() + Send>,
     charged: usize,
-    /// As the session was told last.
-    pub(crate) scarce: bool,
+    /// As it was told last.
+    scarce: bool,
 }
 
 impl Account {
-    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: Arc<Budget>, on_used_up: impl Fn() + Send + 'static) -> Self {
         budget.used.fetch_add(SESSION, Ordering::Relaxed);
-        Self { budget, charged: SESSION, scarce: false }
+        Self { budget, on_used_up: Box::new(on_used_up), charged: SESSION, scarce: false }
     }
 
-    /// It has so much now.
-    pub(crate) fn charge(&mut self, bytes: usize) {
+    /// It has so much now. Tells whether memory is scarce, if that is news.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Option<bool> {
         let bytes = bytes.saturating_add(SESSION);
         if bytes > self.charged {
             self.budget.used.fetch_add(bytes - self.charged, Ordering::Relaxed);
@@ -62,10 +66,19 @@ impl Account {
             self.budget.used.fetch_sub(self.charged - bytes, Ordering::Relaxed);
         }
         self.charged = bytes;
+        let scarce = self.budget.is_scarce();
+        (scarce != std::mem::replace(&mut self.scarce, scarce)).then_some(scarce)
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.scarce
+    }
+
+    /// To be called without a lock of the session: it may have to go itself.
+    pub(crate) fn tell_if_used_up(&self) {
+        if self.budget.is_used_up() {
+            (self.on_used_up)();
+        }
     }
 }
 
@@ -95,15 +108,24 @@ mod tests {
     #[test]
     fn what_is_charged_is_given_back() {
         let budget = Budget::new(100 * SESSION);
-        let mut accounts: Vec<_> = (0..10).map(|_| Account::new(budget.clone())).collect();
+        let told = Arc::new(AtomicUsize::new(0));
+        let tell = || {
+            let told = told.clone();
+            move || {
+                told.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let mut accounts: Vec<_> = (0..10).map(|_| Account::new(budget.clone(), tell())).collect();
         assert_eq!(budget.used(), 10 * SESSION);
-        accounts[0].charge(79 * SESSION);
-        assert!(!budget.is_scarce());
-        accounts[1].charge(SESSION);
-        assert!(budget.is_scarce() && !budget.is_used_up());
-        accounts[0].charge(89 * SESSION);
-        assert!(budget.is_used_up());
-        accounts[0].charge(0);
+        assert_eq!(accounts[0].charge(79 * SESSION), None);
+        assert_eq!(accounts[1].charge(SESSION), Some(true));
+        assert_eq!(accounts[1].charge(SESSION), None, "no news");
+        accounts[1].tell_if_used_up();
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+        assert_eq!(accounts[0].charge(89 * SESSION), Some(true));
+        accounts[1].tell_if_used_up();
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(accounts[0].charge(0), Some(false));
         assert_eq!(budget.used(), 11 * SESSION);
         drop(accounts);
         assert_eq!(budget.used(), 0);

@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::budget::{Account, Budget};
+use crate::budget::{Account, Budget, MUCH};
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::CarrierEnd;
-use crate::listener::Permit;
 use crate::session::Event;
-use crate::shared::{Newcomer, Shared, WakeList, now};
+use crate::shared::{Kept, Newcomer, Shared, WakeList, now};
 use crate::tunnel::{self, Action, CarrierId};
 
 /// Reads of one carrier in a turn.
@@ -34,6 +33,8 @@ const WRITES_PER_TURN: usize = 4;
 /// Bytes after which packets are handed to the kernel. With one packet more they are just below two of Linux' largest segments (65,483 bytes on loopback):
 /// what goes over is sent as a segment of its own, as no delay is wanted, and costs both ends as much as a full one.
 const WRITE_CHUNK: usize = 125 << 10;
+/// Pause after which a session that holds much looks whether memory is still scarce.
+const SCARCE_LOOK: Duration = Duration::from_secs(1);
 /// A timer may be so much too early.
 const EARLY: Duration = Duration::from_millis(50);
 /// When the session is over, its carriers may take so long to be closed in order.
@@ -62,12 +63,12 @@ struct Link {
     read_ended: bool,
     /// When it is dropped, closed in order or not.
     close_by: Option<Instant>,
-    _permit: Option<Permit>,
+    _kept: Option<Kept>,
 }
 
 impl Link {
-    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>, permit: Option<Permit>) -> Self {
-        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None, _permit: permit }
+    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>, kept: Option<Kept>) -> Self {
+        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None, _kept: kept }
     }
 }
 
@@ -79,9 +80,8 @@ pub(crate) struct Driver {
     on_event: Option<OnEvent>,
     /// The server side: tells the listener of streams that came in.
     on_incoming: Option<Box<dyn Fn() + Send>>,
-    /// The server side: what the session has allocated, and who has to hear if there is no more.
+    /// The server side: what the session has allocated.
     account: Option<Account>,
-    on_used_up: Option<Box<dyn Fn() + Send>>,
     sleep: Option<(Instant, Pin<Box<Sleep>>)>,
     linger_until: Option<Instant>,
 }
@@ -96,7 +96,6 @@ impl Driver {
             on_event,
             on_incoming: None,
             account: None,
-            on_used_up: None,
             sleep: None,
             linger_until: None,
         }
@@ -109,25 +108,25 @@ impl Driver {
 
     /// Its memory is part of a budget. `on_used_up` may end sessions, this one among them.
     pub(crate) fn within(mut self, budget: Arc<Budget>, on_used_up: impl Fn() + Send + 'static) -> Self {
-        self.account = Some(Account::new(budget));
-        self.on_used_up = Some(Box::new(on_used_up));
+        self.account = Some(Account::new(budget, on_used_up));
         self
     }
 
-    /// Says what the session has allocated, and hears whether that is much.
-    fn settle_account(&mut self) {
-        let Some(account) = &mut self.account else { return };
+    /// Says what the session has allocated, and hears whether memory is scarce. Returns when to ask again, if it is and the session may be held back by
+    /// that.
+    fn settle_account(&mut self) -> Option<Instant> {
+        let account = self.account.as_mut()?;
         let unwritten: usize = self.links.iter_mut().map(|link| link.carrier.buffer().len()).sum();
-        let mut state = self.shared.lock();
-        account.charge(state.tunnel.memory() + unwritten);
-        let scarce = account.budget().is_scarce();
-        if scarce != std::mem::replace(&mut account.scarce, scarce) {
-            state.tunnel.set_scarce(now(), scarce);
-        }
-        drop(state);
-        if account.budget().is_used_up() {
-            self.on_used_up.iter().for_each(|tell| tell());
-        }
+        let (holds, scarce) = {
+            let mut state = self.shared.lock();
+            let holds = state.tunnel.memory() + unwritten;
+            if let Some(scarce) = account.charge(holds) {
+                state.tunnel.set_scarce(now(), scarce);
+            }
+            (holds, account.is_scarce())
+        };
+        account.tell_if_used_up();
+        (scarce && holds >= MUCH).then(|| now() + SCARCE_LOOK)
     }
 
     fn take_newcomers(&mut self) {
@@ -137,8 +136,8 @@ impl Driver {
                 let Some(newcomer) = state.newcomers.pop_front() else { return };
                 (state.tunnel.attach(now()), newcomer)
             };
-            let Newcomer { carrier, addr, early, permit } = newcomer;
-            self.links.push(Link::new(id, carrier, addr, permit));
+            let Newcomer { carrier, addr, early, kept } = newcomer;
+            self.links.push(Link::new(id, carrier, addr, kept));
             let mut state = self.shared.lock();
             early.packets().for_each(|packet| state.tunnel.handle_packet(now(), id, packet));
         }
@@ -402,7 +401,7 @@ impl Future for Driver {
         }
         more |= this.act(cx);
         this.close_links(cx);
-        this.settle_account();
+        let scarce_look = this.settle_account();
 
         let mut wakers = WakeList::default();
         let (timeout, ended) = {
@@ -422,7 +421,8 @@ impl Future for Driver {
         } else {
             timeout
         };
-        let timeout = this.links.iter().filter_map(|link| link.close_by).chain(timeout).chain(acks_wait).min();
+        let timeout =
+            this.links.iter().filter_map(|link| link.close_by).chain(timeout).chain(acks_wait).chain(scarce_look).min();
         if more || this.set_timer(cx, timeout) {
             cx.waker().wake_by_ref();
         }

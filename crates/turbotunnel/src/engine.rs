@@ -366,11 +366,11 @@ impl Engine {
         }
     }
 
-    /// Memory is scarce at this end, or is so no longer: see [`Config::first_buffered`].
-    pub(crate) fn set_scarce(&mut self, now: Instant, scarce: bool) {
+    /// Memory is scarce at this end, or is so no longer: see [`Config::first_buffered`]. What found no room finds some then.
+    pub(crate) fn set_scarce(&mut self, now: Instant, scarce: bool) -> Result<(), SessionError> {
         self.mux.set_scarce(scarce);
         self.update_recv_room();
-        self.collect_events(now);
+        self.pass_up(now)
     }
 
     /// Bytes allocated for data of any kind.

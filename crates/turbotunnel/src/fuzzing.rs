@@ -96,7 +96,7 @@ impl Entry {
     pub fn attach(&self, from: Option<SocketAddr>) -> bool {
         let carrier = StreamCarrier::server(tokio::io::join(tokio::io::empty(), tokio::io::sink()));
         self.0
-            .attach(Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new(), permit: None })
+            .attach(Newcomer { carrier: Box::new(carrier), addr: from, early: PacketBatch::new(), kept: None })
             .is_ok()
     }
 

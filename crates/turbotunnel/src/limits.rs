@@ -41,8 +41,8 @@ pub struct Limits {
     pub new_sessions_per_source: Rate,
     /// Memory of all sessions together, in bytes, as allocated for data and 8 KiB for each. From nine tenths on new ones are refused, and none gets more
     /// than [`Config::first_buffered`](crate::Config::first_buffered) and [`Config::first_unsent`](crate::Config::first_unsent); at the limit those that have stood
-    /// still for longest end. Default: half of what the machine, or the process' control group, has, 2 GiB at most.
-    pub memory: usize,
+    /// still for longest end. `None`, the default: half of what the machine, or the process' control group, has, 2 GiB at most.
+    pub memory: Option<usize>,
     /// Sessions without a carrier of which nothing but the first packet has come. They end by themselves 10 s after their carrier; one more
     /// than this, and the oldest ends. Default 2,048.
     pub embryonic: usize,
@@ -58,7 +58,7 @@ impl Default for Limits {
             sessions: 65_536,
             new_sessions: Rate { per_second: 500, burst: 2000 },
             new_sessions_per_source: Rate { per_second: 50, burst: 500 },
-            memory: crate::budget::default_limit(),
+            memory: None,
             embryonic: 2048,
         }
     }
@@ -77,7 +77,7 @@ impl Limits {
             sessions: usize::MAX,
             new_sessions: any,
             new_sessions_per_source: any,
-            memory: usize::MAX,
+            memory: Some(usize::MAX),
             embryonic: usize::MAX,
         }
     }

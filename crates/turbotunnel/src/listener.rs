@@ -30,11 +30,10 @@ use tokio::task::AbortHandle;
 
 use self::admission::{Admission, Source};
 use self::arrivals::{Arrivals, Guest};
-pub(crate) use self::nursery::Growth;
-use self::nursery::Nursery;
-pub(crate) use self::permit::Permit;
+use self::nursery::{Growth, Nursery};
+use self::permit::Permit;
 use crate::SessionId;
-use crate::budget::Budget;
+use crate::budget::{self, Budget};
 use crate::carrier::{Carrier, StreamCarrier, tcp};
 use crate::config::Config;
 use crate::control::Control;
@@ -59,8 +58,6 @@ const KEPT_LIMIT: usize = 2 << 10;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
 const UNACCEPTED: usize = 1024;
-/// Bytes that a session has to hold if it is to go for want of memory.
-const WORTH_SHEDDING: usize = 64 << 10;
 /// Pause after an accept that failed, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The same when a stranger had to go for the next one: until his descriptor is free.
@@ -184,7 +181,7 @@ impl Server {
                     return carrier.swallow().await;
                 }
                 let early = PacketBatch::new();
-                let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, permit: Some(permit) };
+                let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
                 if let Err(newcomer) = shared.attach(newcomer) {
                     hold(newcomer).await;
                 }
@@ -198,7 +195,7 @@ impl Server {
             }
             Known::Unknown | Known::Abandoned(_) => match self.opening(&mut carrier, &permit, embryo).await {
                 Ok(Some((conv, early))) => {
-                    let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, permit: Some(permit) };
+                    let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
                     self.begin(id, conv, embryo, newcomer).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -307,7 +304,7 @@ impl Server {
 
     /// Sessions that were begun and left have a number.
     fn look_after_embryonic(&self, shared: &Arc<Shared>) {
-        let look = |shared: &Weak<Shared>| shared.upgrade().map_or(Growth::Grown, |shared| shared.growth());
+        let look = |shared: &Weak<Shared>| shared.upgrade().map_or(Growth::Grown, |shared| Growth::of(&shared));
         let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
         let goes = nursery.begin(Arc::downgrade(shared), look);
         drop(nursery);
@@ -336,7 +333,7 @@ impl Server {
         });
     }
 
-    /// Memory is used up: the sessions that have stood still for longest go, until it is scarce no more. One that holds next to nothing would bring nothing.
+    /// Memory is used up: the sessions that have stood still for longest go, until it is scarce no more.
     fn shed(&self) {
         let Ok(_alone) = self.shedding.try_lock() else { return };
         let mut left = self.budget.used().saturating_sub(self.budget.scarce_from());
@@ -345,7 +342,7 @@ impl Server {
             let state = session.lock();
             (state.tunnel.moved_at(), state.tunnel.memory(), session)
         });
-        let mut stale: Vec<_> = looked_at.filter(|(_, memory, _)| *memory >= WORTH_SHEDDING).collect();
+        let mut stale: Vec<_> = looked_at.filter(|(_, memory, _)| *memory >= budget::MUCH).collect();
         stale.sort_by_key(|(moved_at, ..)| *moved_at);
         for (_, memory, session) in stale {
             if left == 0 {
@@ -583,7 +580,7 @@ impl ListenerBuilder {
             config: self.config,
             sessions: SessionMap::new(remember_for),
             admission: Arc::new(Mutex::new(Admission::new(limits))),
-            budget: Budget::new(limits.memory),
+            budget: Budget::new(limits.memory.unwrap_or_else(budget::default_limit)),
             shedding: Mutex::new(()),
             nursery: Mutex::new(Nursery::new(limits.embryonic)),
             on_event: self.on_event,

@@ -15,7 +15,6 @@ use crate::SessionId;
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::SessionError;
-use crate::listener::{Growth, Permit};
 use crate::tunnel::{Event, Tunnel};
 
 /// The clock of the tokio half. Under tokio's paused test clock it is virtual.
@@ -23,14 +22,17 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Kept for its end only.
+pub(crate) type Kept = Box<dyn Send + Sync>;
+
 /// A connection that somebody accepted for this session.
 pub(crate) struct Newcomer {
     pub carrier: Box<dyn Carrier>,
     pub addr: Option<SocketAddr>,
     /// What it brought before it was known which session it belongs to.
     pub early: PacketBatch,
-    /// Its place within the listener's limits, kept as long as the connection.
-    pub permit: Option<Permit>,
+    /// What has to live as long as the connection: its place within the listener's limits.
+    pub kept: Option<Kept>,
 }
 
 /// Newcomers that wait for the driver's next turn; the tunnel takes no more carriers at a time.
@@ -164,16 +166,6 @@ impl Shared {
         // The oldest is closed without the lock.
         attached.map(drop)
     }
-
-    /// Whether anything has come of the session.
-    pub(crate) fn growth(&self) -> Growth {
-        let state = self.lock();
-        match (state.tunnel.is_embryonic(), state.tunnel.current().is_none() && state.newcomers.is_empty()) {
-            (false, _) => Growth::Grown,
-            (true, false) => Growth::Attached,
-            (true, true) => Growth::Left,
-        }
-    }
 }
 
 impl State {
@@ -256,7 +248,7 @@ mod tests {
         for port in 0..10 {
             let carrier = Box::new(StreamCarrier::server(tokio::io::duplex(64).0));
             let addr = Some(SocketAddr::from(([127, 0, 0, 1], port)));
-            assert!(shared.attach(Newcomer { carrier, addr, early: PacketBatch::new(), permit: None }).is_ok());
+            assert!(shared.attach(Newcomer { carrier, addr, early: PacketBatch::new(), kept: None }).is_ok());
         }
         let state = shared.lock();
         let ports: Vec<_> =

@@ -973,7 +973,9 @@ impl Tunnel {
     /// Memory is scarce at this end, or is so no longer. While it is, nothing more is taken in or written than a session may hold at first
     /// ([`Config::first_buffered`], [`Config::first_unsent`]); what it holds stays.
     pub fn set_scarce(&mut self, now: Instant, scarce: bool) {
-        self.engine.set_scarce(now, scarce);
+        if let Err(error) = self.engine.set_scarce(now, scarce) {
+            self.fail(now, error);
+        }
         self.advance(now);
     }
 

@@ -202,7 +202,7 @@ async fn an_office_full_of_clients_gets_in() {
 #[tokio::test(start_paused = true)]
 async fn memory_has_a_limit_over_all_sessions() {
     const LIMIT: usize = 16 << 20;
-    let listener = limited(|limits| limits.memory = LIMIT);
+    let listener = limited(|limits| limits.memory = Some(LIMIT));
     let accepting = listener.clone();
     let server = tokio::spawn(async move {
         let mut held = Vec::new();

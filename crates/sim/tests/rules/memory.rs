@@ -50,3 +50,22 @@ fn where_memory_is_scarce_a_session_goes_on_with_little() {
     sim.with(Side::Server, |tunnel, now| tunnel.set_scarce(now, false));
     sim.run_until_done(secs(60));
 }
+
+/// What has arrived and found no room because memory was scarce is there as soon as it is so no longer: its sender has nothing more to say that would bring it.
+#[test]
+fn what_found_no_room_comes_when_memory_is_no_longer_scarce() {
+    let never = Reading::Stops { after: 0, pause: secs(20) };
+    let sim = Sim::new("what_found_no_room_comes_when_memory_is_no_longer_scarce").link(Link::new(ms(5)));
+    // Reading the first earns the next three a place, and they fill more than a session may hold at first.
+    let sim = sim.traffic(Traffic::upload(4 * MIB));
+    let sim = (0..3).fold(sim, |sim, _| sim.traffic(Traffic::upload(MIB).server_reads(never).starts_at(secs(2))));
+    let mut sim = sim.traffic(Traffic::upload(1_000).starts_at(secs(4)));
+    sim.run_for(secs(3));
+    assert!(sim.server().memory() > 3 << 20, "{} bytes", sim.server().memory());
+    sim.with(Side::Server, |tunnel, now| tunnel.set_scarce(now, true));
+    sim.run_for(secs(2));
+    assert_eq!(sim.server_app().received(), 4 * MIB, "there is no room for it");
+    sim.with(Side::Server, |tunnel, now| tunnel.set_scarce(now, false));
+    assert_eq!(sim.server_app().received(), 4 * MIB + 1_000, "at once");
+    sim.run_until_done(secs(60));
+}

@@ -5,15 +5,28 @@
 
 use std::collections::VecDeque;
 
+use crate::shared::Shared;
+
 /// How a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Growth {
+pub(super) enum Growth {
     /// Over, or something has come of it: nobody's concern here.
     Grown,
     /// Nothing but its first packet has come, but its carrier is up.
     Attached,
     /// The same, and its carrier is gone.
     Left,
+}
+
+impl Growth {
+    pub(super) fn of(session: &Shared) -> Self {
+        let state = session.lock();
+        match (state.tunnel.is_embryonic(), state.tunnel.current().is_none() && state.newcomers.is_empty()) {
+            (false, _) => Self::Grown,
+            (true, false) => Self::Attached,
+            (true, true) => Self::Left,
+        }
+    }
 }
 
 /// Sessions by their age. At most `limit` are here beside those whose carriers are up.

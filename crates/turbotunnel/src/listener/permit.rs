@@ -1,6 +1,5 @@
 //! A connection's place within the limits.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use tokio::task::AbortHandle;
 use super::admission::{Admission, Number, Refused};
 
 /// Kept as long as the connection; its place is free again when this is dropped.
-pub(crate) struct Permit {
+pub(super) struct Permit {
     admission: Arc<Mutex<Admission<AbortHandle>>>,
     number: Number,
 }
@@ -37,11 +36,5 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission().leave(self.number);
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.number).finish()
     }
 }
