@@ -33,6 +33,14 @@ use stage::Whose;
 /// So many attacks have to hurt the Go programs, or this suite hurts nobody.
 const CONTROL: usize = 8;
 
+const USAGE: &str = "\
+usage: turbotunnel-hostile [--json] [long | control | list | WORD...]
+  nothing     the quick attacks, on our programs
+  long        the slow ones
+  control     on the Go programs, what they have to fall to
+  list        the names of all
+  WORD...     those with one of these words in their name";
+
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     if let [word, name, whose] = words.as_slice()
@@ -43,6 +51,15 @@ fn main() -> ExitCode {
     let json = words.iter().any(|word| word == "--json");
     words.retain(|word| word != "--json");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let Some(option) = words.iter().find(|word| word.starts_with('-')) {
+        let asked = matches!(*option, "-h" | "--help");
+        if asked {
+            println!("{USAGE}");
+        } else {
+            eprintln!("error: no option {option:?}\n{USAGE}");
+        }
+        return ExitCode::from(if asked { 0 } else { 2 });
+    }
     if words == ["list"] {
         attacks::ALL.iter().for_each(|attack| println!("{:18} {}", attack.name, attack.what));
         return ExitCode::SUCCESS;

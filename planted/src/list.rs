@@ -36,6 +36,9 @@ const OUTPUT: &str = "crates/smux/src/output.rs";
 const MUX: &str = "crates/smux/src/mux.rs";
 const ENGINE: &str = "crates/turbotunnel/src/engine.rs";
 const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
+const BOUNDS: &str = "crates/turbotunnel/src/tunnel/bounds.rs";
+const FLIGHT: &str = "crates/kcp/src/flight.rs";
+const BUDGET: &str = "crates/turbotunnel/src/budget.rs";
 const PATH: &str = "crates/turbotunnel/src/path.rs";
 const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
 const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
@@ -563,21 +566,21 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "keep for its time to live what was begun and left",
-        file: TUNNEL,
+        file: BOUNDS,
         right: "        Some(left + EMBRYONIC_LIMIT)",
         wrong: "        Some(left + 20 * EMBRYONIC_LIMIT)",
         test: rule("limits::a_session_that_is_begun_and_left_ends_after_ten_seconds"),
     },
     Fault {
         name: "take whoever has answered for somebody who left",
-        file: TUNNEL,
+        file: BOUNDS,
         right: "            && !self.token_confirmed\n            && smux",
         wrong: "            && smux",
         test: rule("limits::an_idle_client_without_a_stream_is_not_taken_for_one_that_left"),
     },
     Fault {
         name: "forget that the opening of an abandoned session was taken",
-        file: TUNNEL,
+        file: BOUNDS,
         right: "        if embryo.opened {",
         wrong: "        if false && embryo.opened {",
         test: rule("limits::an_honest_client_goes_on_with_a_session_that_was_taken_for_abandoned"),
@@ -612,7 +615,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a full buffer is an exemption",
-        file: TUNNEL,
+        file: BOUNDS,
         right: "        self.stalled += now.saturating",
         wrong: "        self.stalled = now.saturating",
         test: rule("limits::a_peer_that_acknowledges_nothing_ends_after_five_minutes"),
@@ -637,6 +640,82 @@ pub const FAULTS: &[Fault] = &[
         right: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writer.take()));",
         wrong: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.reader.take()));",
         test: tokio_half("session", "a_writer_waits_for_a_reader_that_does_not_read"),
+    },
+    // Memory, and how much is on its way.
+    Fault {
+        name: "memory that was never earned",
+        file: MUX,
+        right: "let earned = if self.scarce { 0 } else {",
+        wrong: "let earned = if !self.scarce { max } else {",
+        test: rule("memory::a_session_of_which_nothing_is_read_holds_little"),
+    },
+    Fault {
+        name: "what others have written does not count",
+        file: MUX,
+        right: "let taken = bytes.len().min(room).min(left);",
+        wrong: "let taken = bytes.len().min(room).min(left.max(room));",
+        test: smux("what_may_wait_to_be_sent_is_bounded_over_all_streams"),
+    },
+    Fault {
+        name: "a starved stream is forgotten",
+        file: OUTPUT,
+        right: "if !self.starved.is_empty() {",
+        wrong: "if self.starved.len() > 1_000 {",
+        test: smux("what_may_wait_to_be_sent_is_bounded_over_all_streams"),
+    },
+    Fault {
+        name: "what found no room waits for the next packet",
+        file: ENGINE,
+        right: "self.update_recv_room();\n        self.pass_up(now)\n",
+        wrong: "self.update_recv_room();\n        self.collect_events(now);\n        Ok(())\n",
+        test: rule("memory::what_found_no_room_comes_when_memory_is_no_longer_scarce"),
+    },
+    Fault {
+        name: "a session that ends gives nothing back",
+        file: BUDGET,
+        right: "self.budget.used.fetch_sub(self.charged, Ordering::Relaxed);\n    }\n}",
+        wrong: "self.budget.used.fetch_sub(SESSION, Ordering::Relaxed);\n    }\n}",
+        test: tokio_half("limits", "memory_has_a_limit_over_all_sessions"),
+    },
+    Fault {
+        name: "who moves goes for want of memory",
+        file: LISTENER,
+        right: "stale.sort_by_key(|(moved_at, ..)| *moved_at);",
+        wrong: "stale.sort_by_key(|(moved_at, ..)| std::cmp::Reverse(*moved_at));",
+        test: tokio_half("limits", "memory_has_a_limit_over_all_sessions"),
+    },
+    Fault {
+        name: "what is taken as it comes is not acknowledged",
+        file: RECV,
+        right: "stats.bytes_received += len as u64;\n        self.cumulative_ack = Some((sn, ts));",
+        wrong: "stats.bytes_received += len as u64;\n        let _ = ts;",
+        test: Test {
+            package: "turbotunnel-kcp",
+            target: "model",
+            name: "pair::two_engines_keep_their_promises_on_any_path",
+        },
+    },
+    Fault {
+        name: "a carrier's slow start is slowed down",
+        file: FLIGHT,
+        right: "*grown = (*grown + news.bytes).min(MOST);",
+        wrong: "*grown = (*grown + news.bytes / 8).min(MOST);",
+        test: Test {
+            package: "turbotunnel-kcp",
+            target: "flight",
+            name: "a_carrier_that_begins_slowly_is_not_slowed_down_more",
+        },
+    },
+    Fault {
+        name: "each carrier begins as if nothing was known",
+        file: FLIGHT,
+        right: "let begin = (self.limit / RESUMED_SHARE).clamp(",
+        wrong: "let begin = (self.limit / usize::MAX).clamp(",
+        test: Test {
+            package: "turbotunnel-kcp",
+            target: "flight",
+            name: "after_a_cut_a_carrier_gets_more_at_once_but_not_too_much",
+        },
     },
     // The program.
     Fault {

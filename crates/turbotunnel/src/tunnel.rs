@@ -6,21 +6,25 @@
 //!
 //! The promises of its verbs are in the crate's documentation ([`crate`]).
 
+mod bounds;
+mod told;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use kcp::{Resume, Sn};
-use smux::{OpenError, Side, StreamError, StreamId};
+use smux::{Side, StreamId};
 
 use crate::config::Config;
 use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
-use crate::embryo::Embryo;
 use crate::encapsulation::MAX_PACKET;
 use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
 pub use crate::path::{Action, CarrierId};
 use crate::path::{Change, Path};
 use crate::silence::Owed;
+
+pub use self::told::{Event, Stats, StreamFailure};
 
 /// Control packets waiting for one carrier; a peer that asks faster than its carrier takes the answers gets no more.
 const MAX_CONTROL: usize = 8;
@@ -35,97 +39,7 @@ const ACKS_AT_ONCE: usize = 40;
 const OPEN_RATE: u32 = 1_000;
 const OPEN_BURST: u32 = 4_000;
 
-/// A peer that speaks for so long and acknowledges nothing of what it was sent is none: a receiver acknowledges what arrives whether or not anybody
-/// reads it. So a reader who pauses for days is not meant; what waits for him is bounded. Much longer than any resend.
-const STALL_LIMIT: Duration = Duration::from_secs(300);
-/// What a pause between two packets of such a peer counts at most: keepalives come more often, and a machine that slept has heard nothing.
-const STALL_STEP: Duration = Duration::from_secs(30);
-/// A session of which nothing has come but its first packet ends so long after its carrier: as long as a stranger may take to say who he is.
-const EMBRYONIC_LIMIT: Duration = Duration::from_secs(10);
-
 const NO_TOKEN: Token = [0; 8];
-
-/// What happened, for the application.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: [`Tunnel::accept`].
-    Incoming,
-    /// A read that came back empty would bring something now (data, the end, or an error).
-    Readable(StreamId),
-    /// A write that took nothing would take something now.
-    Writable(StreamId),
-    /// The peer has acknowledged all of this stream up to its FIN.
-    Delivered(StreamId),
-    /// The peer let go of this stream: it reads no more, and writes fail.
-    ClosedByPeer {
-        /// Which.
-        id: StreamId,
-        /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
-        lost: bool,
-    },
-    /// The peer has not taken this stream: it has as many as it bears. Calls on it fail. Only peers of ours tell; at others it has ended.
-    Refused(StreamId),
-    /// This carrier is in use; on the client: and the server has answered on it.
-    CarrierUp {
-        /// Which.
-        id: CarrierId,
-        /// Since the carrier before it was lost, or was last heard of; `None` for the first.
-        gap: Option<Duration>,
-        /// Segments that have to be sent again on it.
-        resent: usize,
-    },
-    /// This carrier is out of use. The session goes on.
-    CarrierLost {
-        /// Which.
-        id: CarrierId,
-        /// Why.
-        why: CarrierEnd,
-        /// How long it was in use.
-        age: Duration,
-        /// Segments sent but not acknowledged at that moment.
-        unacknowledged: usize,
-    },
-    /// A dial failed. The session goes on.
-    DialFailed {
-        /// Which.
-        id: CarrierId,
-        /// Pause until the next one.
-        next_in: Duration,
-    },
-    /// The session is over.
-    Ended(SessionError),
-}
-
-/// Counters of one session, from its start. All of them only grow, but for `streams` and `srtt`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Carriers that were used.
-    pub carriers: u64,
-    /// Carriers that were lost.
-    pub cuts: u64,
-    /// Dials that failed.
-    pub dial_failures: u64,
-    /// Packets taken from carriers.
-    pub packets_received: u64,
-    /// Packets given to carriers.
-    pub packets_sent: u64,
-    /// KCP segments sent more than once.
-    pub segments_resent: u64,
-    /// Packets without effect: not for this session, broken, or from a carrier that does not count.
-    pub packets_dropped: u64,
-    /// Questions for a sign of life.
-    pub probes: u64,
-    /// Calls of [`Tunnel::handle_timeout`] with something due.
-    pub timeouts: u64,
-    /// Open streams.
-    pub streams: usize,
-    /// Smoothed round trip time.
-    pub srtt: Option<Duration>,
-    /// Who the peer is.
-    pub peer: PeerKind,
-}
 
 #[derive(Debug)]
 struct Closing {
@@ -196,17 +110,6 @@ impl Tunnel {
         let mut tunnel = Self::new(now, Side::Server, config, conv, path);
         // Zeros mean "no token" on the wire.
         tunnel.token = Some(if token == NO_TOKEN { [1; 8] } else { token });
-        tunnel
-    }
-
-    /// Server: the session goes on that has ended with [`SessionError::Abandoned`] ([`Tunnel::embryo`]), or one of which its client cannot tell that it did
-    /// not.
-    #[must_use]
-    pub fn reborn(now: Instant, config: Config, embryo: Embryo) -> Self {
-        let mut tunnel = Self::server(now, config, embryo.conv, embryo.token);
-        if embryo.opened {
-            tunnel.engine.take_opening_for_taken(now);
-        }
         tunnel
     }
 
@@ -601,42 +504,6 @@ impl Tunnel {
         Some(closing.running? + self.config.close_limit.saturating_sub(closing.stuck))
     }
 
-    fn embryonic_deadline(&self) -> Option<Instant> {
-        let left = self.contact_lost.filter(|_| self.path.current().is_none() && self.is_embryonic())?;
-        Some(left + EMBRYONIC_LIMIT)
-    }
-
-    /// Server: of the session nothing has come but its first segment. No stream was opened from either side, and the client has never shown that it hears
-    /// us.
-    pub(crate) fn is_embryonic(&self) -> bool {
-        let (kcp, smux) = (self.engine.kcp(), self.engine.mux().stats());
-        let first = Sn::new(self.config.counters.sn);
-        !self.path.is_client()
-            && self.ended.is_none()
-            && !self.token_confirmed
-            && smux.streams_accepted + smux.streams_refused + smux.streams_opened == 0
-            && kcp.rcv_nxt().distance_from(first) <= 1
-            && kcp.una() == first
-    }
-
-    /// What has to be remembered of a session that ended with [`SessionError::Abandoned`], so that its client can go on: [`Tunnel::reborn`]. `None`: it ended
-    /// otherwise, or in the middle of a frame, as no client of ours does and no Go client.
-    #[must_use]
-    pub fn embryo(&self) -> Option<Embryo> {
-        let token = self
-            .token
-            .filter(|_| self.ended == Some(SessionError::Abandoned) && self.engine.mux().is_between_frames())?;
-        let opened = self.engine.kcp().rcv_nxt() != Sn::new(self.config.counters.sn);
-        Some(Embryo { conv: self.conv, token, opened })
-    }
-
-    /// Ends a session that [is embryonic](Tunnel::is_embryonic).
-    pub(crate) fn abandon(&mut self, now: Instant) {
-        if self.is_embryonic() {
-            self.end(now, SessionError::Abandoned);
-        }
-    }
-
     /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
     fn advance(&mut self, now: Instant) {
         while self.ended.is_none() {
@@ -658,21 +525,6 @@ impl Tunnel {
             expecting: self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
-    }
-
-    /// The peer was heard. Watches whether it acknowledges, too: somebody who only speaks would never expire. His silence is the path's business, and
-    /// while this machine sleeps nobody can be heard.
-    fn note_stalled(&mut self, now: Instant) {
-        let kcp = self.engine.kcp();
-        if kcp.all_acknowledged() || kcp.una() != self.stalled_at {
-            self.stalled_at = kcp.una();
-            self.stalled = Duration::ZERO;
-            return;
-        }
-        self.stalled += now.saturating_duration_since(self.path.last_heard()).min(STALL_STEP);
-        if self.stalled >= STALL_LIMIT {
-            self.fail(now, SessionError::Stalled(STALL_LIMIT));
-        }
     }
 
     fn apply(&mut self, now: Instant, change: Change) {
@@ -803,15 +655,6 @@ impl Tunnel {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Shutdown);
             self.end_at_once(SessionError::Aborted);
-        }
-    }
-
-    /// Ends the session at once with [`SessionError::OutOfMemory`], and gives back all memory: what has arrived and was not read is lost, too.
-    pub fn shed(&mut self, now: Instant) {
-        if self.ended.is_none() {
-            self.say_bye(ByeReason::OutOfMemory);
-            self.end_at_once(SessionError::OutOfMemory);
-            self.engine = Engine::new(now, Side::Server, self.conv, &self.config);
         }
     }
 
@@ -958,50 +801,11 @@ impl Tunnel {
         }
     }
 
-    /// Bytes allocated for data: sent and not acknowledged, received and not read, written and not sent.
-    #[must_use]
-    pub fn memory(&self) -> usize {
-        self.engine.memory()
-    }
-
-    /// When the peer last brought or acknowledged something; at first, when the session began.
-    #[must_use]
-    pub fn moved_at(&self) -> Instant {
-        self.moved_at
-    }
-
-    /// Memory is scarce at this end, or is so no longer. While it is, nothing more is taken in or written than a session may hold at first
-    /// ([`Config::first_buffered`], [`Config::first_unsent`]); what it holds stays.
-    pub fn set_scarce(&mut self, now: Instant, scarce: bool) {
-        if let Err(error) = self.engine.set_scarce(now, scarce) {
-            self.fail(now, error);
-        }
-        self.advance(now);
-    }
-
     /// The engines' own counters, for tests and the curious.
     #[must_use]
     pub fn engine_stats(&self) -> (&kcp::Stats, &smux::Stats) {
         (self.engine.kcp().stats(), self.engine.mux().stats())
     }
-}
-
-/// Why a call on a stream failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamFailure {
-    /// The whole session is over.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// Only this stream.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// No new stream can be opened before that: the peer would refuse it.
-    #[error("too many streams opened in a short time")]
-    NotBefore(Instant),
-    /// No new stream can be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
 }
 
 /// `una` of the first segment of a KCP packet.

@@ -216,6 +216,9 @@ async fn memory_has_a_limit_over_all_sessions() {
     let (honest, _) = connect(Session::builder(), &listener, IMMORTAL).await;
     let mut stream = honest.open().await.unwrap();
     stream.write_all(b"e").await.unwrap();
+    // It holds enough to be worth its end, too.
+    let mut unread = honest.open().await.unwrap();
+    unread.write_all(&vec![b'x'; 200_000]).await.unwrap();
     let mut sleepers = Vec::new();
     for _ in 0..30 {
         sleepers.push(connect(Session::builder(), &listener, IMMORTAL).await.0);

@@ -1,0 +1,109 @@
+//! What a tunnel tells: events, counters, and why a call on a stream failed.
+
+use std::time::{Duration, Instant};
+
+use smux::{OpenError, StreamError, StreamId};
+
+use crate::engine::PeerKind;
+use crate::error::{CarrierEnd, SessionError};
+use crate::path::CarrierId;
+
+/// What happened, for the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened a stream: [`Tunnel::accept`](crate::Tunnel::accept).
+    Incoming,
+    /// A read that came back empty would bring something now (data, the end, or an error).
+    Readable(StreamId),
+    /// A write that took nothing would take something now.
+    Writable(StreamId),
+    /// The peer has acknowledged all of this stream up to its FIN.
+    Delivered(StreamId),
+    /// The peer let go of this stream: it reads no more, and writes fail.
+    ClosedByPeer {
+        /// Which.
+        id: StreamId,
+        /// Written bytes were thrown away unsent: no [`Event::Delivered`] comes. What the peer got and did not read is not known.
+        lost: bool,
+    },
+    /// The peer has not taken this stream: it has as many as it bears. Calls on it fail. Only peers of ours tell; at others it has ended.
+    Refused(StreamId),
+    /// This carrier is in use; on the client: and the server has answered on it.
+    CarrierUp {
+        /// Which.
+        id: CarrierId,
+        /// Since the carrier before it was lost, or was last heard of; `None` for the first.
+        gap: Option<Duration>,
+        /// Segments that have to be sent again on it.
+        resent: usize,
+    },
+    /// This carrier is out of use. The session goes on.
+    CarrierLost {
+        /// Which.
+        id: CarrierId,
+        /// Why.
+        why: CarrierEnd,
+        /// How long it was in use.
+        age: Duration,
+        /// Segments sent but not acknowledged at that moment.
+        unacknowledged: usize,
+    },
+    /// A dial failed. The session goes on.
+    DialFailed {
+        /// Which.
+        id: CarrierId,
+        /// Pause until the next one.
+        next_in: Duration,
+    },
+    /// The session is over.
+    Ended(SessionError),
+}
+
+/// Counters of one session, from its start. All of them only grow, but for `streams` and `srtt`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Carriers that were used.
+    pub carriers: u64,
+    /// Carriers that were lost.
+    pub cuts: u64,
+    /// Dials that failed.
+    pub dial_failures: u64,
+    /// Packets taken from carriers.
+    pub packets_received: u64,
+    /// Packets given to carriers.
+    pub packets_sent: u64,
+    /// KCP segments sent more than once.
+    pub segments_resent: u64,
+    /// Packets without effect: not for this session, broken, or from a carrier that does not count.
+    pub packets_dropped: u64,
+    /// Questions for a sign of life.
+    pub probes: u64,
+    /// Calls of [`Tunnel::handle_timeout`](crate::Tunnel::handle_timeout) with something due.
+    pub timeouts: u64,
+    /// Open streams.
+    pub streams: usize,
+    /// Smoothed round trip time.
+    pub srtt: Option<Duration>,
+    /// Who the peer is.
+    pub peer: PeerKind,
+}
+
+/// Why a call on a stream failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamFailure {
+    /// The whole session is over.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Only this stream.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// No new stream can be opened before that: the peer would refuse it.
+    #[error("too many streams opened in a short time")]
+    NotBefore(Instant),
+    /// No new stream can be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
