@@ -652,16 +652,16 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "what others have written does not count",
         file: MUX,
-        right: "let taken = bytes.len().min(room).min(left);",
-        wrong: "let taken = bytes.len().min(room).min(left.max(room));",
+        right: "let taken = bytes.len().min(room).min(left.max(",
+        wrong: "let taken = bytes.len().min(room).min(room.max(",
         test: smux("what_may_wait_to_be_sent_is_bounded_over_all_streams"),
     },
     Fault {
-        name: "a starved stream is forgotten",
-        file: OUTPUT,
-        right: "if !self.starved.is_empty() {",
-        wrong: "if self.starved.len() > 1_000 {",
-        test: smux("what_may_wait_to_be_sent_is_bounded_over_all_streams"),
+        name: "who came first keeps the room",
+        file: MUX,
+        right: "left.max(share.saturating_sub(stream.send.len()))",
+        wrong: "left.max(usize::from(share == 0))",
+        test: smux("who_writes_first_does_not_starve_the_others"),
     },
     Fault {
         name: "what found no room waits for the next packet",

@@ -29,7 +29,8 @@ pub struct Config {
     pub max_buffered: usize,
     /// Bytes that a stream takes before the network does. Default 256 KiB.
     pub send_buffer: usize,
-    /// Bytes that all streams together take before the network does, as allocated, while nothing has been sent. Default 1 MiB.
+    /// Bytes that all streams together take before the network does, as allocated, while nothing has been sent. Default 512 KiB. Beyond it each
+    /// stream may still have its part of that waiting, so that none is starved by those that came first: three times as much in the worst case.
     pub first_unsent: usize,
     /// The same, however much has been sent: twice that is added to `first_unsent`. Default 48 MiB.
     pub max_unsent: usize,
@@ -57,7 +58,7 @@ impl Default for Config {
             first_buffered: 2 << 20,
             max_buffered: 48 << 20,
             send_buffer: 256 << 10,
-            first_unsent: 1 << 20,
+            first_unsent: 512 << 10,
             max_unsent: 48 << 20,
             max_streams: 4_096,
             stream_rate: 1_000,

@@ -33,7 +33,7 @@ pub enum Event {
     Incoming,
     /// A read of this stream gave nothing; now there is data, or the end.
     Readable(StreamId),
-    /// A write to this stream took nothing; now there is room (half the buffer), or an error to see.
+    /// A write to this stream took nothing; now there is room (half the buffer, or half of the stream's share), or an error to see.
     Writable(StreamId),
     /// The stream's FIN went out with the last [`Mux::poll_transmit`], behind all that was written.
     FinSent(StreamId),
@@ -74,8 +74,6 @@ pub struct Mux {
     read: u64,
     /// Memory is scarce: nobody gets more than at first.
     scarce: bool,
-    /// Streams that were turned away because of what others have written.
-    pub(crate) starved: Vec<Key>,
     pub(crate) input: Input,
     pub(crate) output: Output,
     pub(crate) backlog: VecDeque<Key>,
@@ -119,7 +117,6 @@ impl Mux {
             send_allocated: 0,
             read: 0,
             scarce: false,
-            starved: Vec::new(),
             input: Input::new(now),
             output: Output::new(now),
             backlog: VecDeque::new(),
@@ -175,8 +172,8 @@ impl Mux {
 
     /// Takes as much of `bytes` as the stream's buffer has room for, and says how much.
     ///
-    /// `Ok(0)` for bytes that are not empty: the stream's buffer is full, or all that the streams may take together ([`Config::max_unsent`]);
-    /// [`Event::Writable`] follows.
+    /// `Ok(0)` for bytes that are not empty: the stream's buffer is full, or what all streams may take together is used up and so is this one's
+    /// share of it ([`Config::first_unsent`]); [`Event::Writable`] follows.
     ///
     /// # Errors
     ///
@@ -185,7 +182,7 @@ impl Mux {
         let key = self.key(id)?;
         let limit = self.send_limit();
         let sizing = sizing(self.send_allocated, limit);
-        let left = limit.saturating_sub(self.send_allocated);
+        let (left, share) = (limit.saturating_sub(self.send_allocated), self.send_share());
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if stream.refused {
             return Err(StreamError::Refused);
@@ -197,14 +194,10 @@ impl Mux {
             return Err(StreamError::ClosedByPeer);
         }
         let room = self.config.send_buffer - stream.send.len();
-        let taken = bytes.len().min(room).min(left);
+        let taken = bytes.len().min(room).min(left.max(share.saturating_sub(stream.send.len())));
         if taken == 0 {
-            if !bytes.is_empty() {
-                if room > 0 && !std::mem::replace(&mut stream.starved, true) {
-                    self.starved.push(key);
-                }
-                stream.wants_write = true;
-            }
+            // Something of it waits, and its way out will be an event.
+            stream.wants_write |= !bytes.is_empty();
             return Ok(0);
         }
         self.send_allocated += self.arena.push(&mut stream.send, &bytes[..taken], sizing);
@@ -337,24 +330,24 @@ impl Mux {
         first.saturating_add(earned).min(max)
     }
 
+    /// What each stream may have waiting to be sent, whatever the others have, so that nobody is starved by who came first: its part of the limit among
+    /// those that are open. One after the other could come to many times the limit in that way, so beyond twice the limit it is the part among all that
+    /// could be open.
+    fn send_share(&self) -> usize {
+        let limit = self.send_limit();
+        let among = if self.send_allocated / 2 < limit { self.table.len() } else { self.config.max_streams };
+        (limit / among.max(1)).clamp(1, self.config.send_buffer)
+    }
+
+    /// How little of a stream has to wait for its writer to be woken: half of what he may have.
+    pub(crate) fn writable_at(&self) -> usize {
+        let all = if self.send_allocated < self.send_limit() { self.config.send_buffer } else { self.send_share() };
+        all / 2
+    }
+
     /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays.
     pub fn set_scarce(&mut self, scarce: bool) {
         self.scarce = scarce;
-        self.feed_starved();
-    }
-
-    /// Tells streams that were turned away of the room that there is now.
-    pub(crate) fn feed_starved(&mut self) {
-        if self.starved.is_empty() || self.send_allocated > self.send_limit() / 2 {
-            return;
-        }
-        for key in std::mem::take(&mut self.starved) {
-            let Some(stream) = self.table.get_mut(key) else { continue };
-            stream.starved = false;
-            if std::mem::take(&mut stream.wants_write) {
-                self.events.push_back(Event::Writable(stream.id));
-            }
-        }
     }
 
     /// The next thing that the application should know.
@@ -567,7 +560,6 @@ impl Mux {
         let Some(stream) = self.table.get_mut(key) else { return };
         self.stats.bytes_unsent += stream.send.len() as u64;
         self.send_allocated -= self.arena.clear(&mut stream.send);
-        self.feed_starved();
     }
 
     /// Holds the stream's FIN if there is reason to.
@@ -618,7 +610,6 @@ impl Mux {
         self.output.trim();
         self.backlog.shrink_to_fit();
         self.events.shrink_to_fit();
-        self.starved.shrink_to_fit();
     }
 }
 

@@ -177,14 +177,10 @@ impl Mux {
         self.stats.frames_sent += 1;
         self.stats.bytes_sent += length as u64;
         self.output.turn_bytes += length;
-        if stream.wants_write && stream.send.len() <= self.config.send_buffer / 2 {
-            stream.wants_write = false;
-            self.events.push_back(Event::Writable(stream.id));
-        }
         let again = stream.has_turn(windows);
         stream.in_turns = again;
-        if !self.starved.is_empty() {
-            self.feed_starved();
+        if stream.wants_write {
+            self.wake_writer(key);
         }
         if !again || self.output.turn_bytes >= LEAST_TURN.min(self.config.max_frame_size) {
             self.output.next_turn(again);
@@ -193,6 +189,16 @@ impl Mux {
             self.settle(key);
         }
         true
+    }
+
+    /// Tells a writer that was turned away that half of what he may have waiting is out.
+    fn wake_writer(&mut self, key: Key) {
+        let writable_at = self.writable_at();
+        let Some(stream) = self.table.get_mut(key) else { return };
+        if stream.send.len() <= writable_at {
+            stream.wants_write = false;
+            self.events.push_back(Event::Writable(stream.id));
+        }
     }
 
     /// The FIN of the stream whose turn it is, unless it is held. `false`: it does not fit.

@@ -86,8 +86,6 @@ pub(crate) struct Stream {
 
     pub(crate) wants_read: bool,
     pub(crate) wants_write: bool,
-    /// Is in the list of streams that wait for what others have written.
-    pub(crate) starved: bool,
     pub(crate) in_turns: bool,
     pub(crate) update_queued: bool,
     /// What the session's sums say of this stream.
@@ -124,7 +122,6 @@ impl Stream {
             end_told: false,
             wants_read: false,
             wants_write: false,
-            starved: false,
             in_turns: false,
             update_queued: false,
             counted_unsent: false,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use turbotunnel_smux::wire::Command::{Fin, Nop, Psh, Syn, Upd};
 use turbotunnel_smux::{
@@ -776,6 +776,37 @@ fn what_may_wait_to_be_sent_is_bounded_over_all_streams() {
     assert_eq!(told.len(), ids.len(), "each was told once there was room");
     pair.client.set_keepalive(pair.now, None);
     assert_eq!(pair.client.memory(), 0, "all has gone out, and who is idle keeps nothing for later");
+}
+
+/// A hundred streams have more to write than there is room for. Those that came first do not keep the room among themselves.
+#[test]
+fn who_writes_first_does_not_starve_the_others() {
+    let mut pair = Pair::new(Config { max_unsent: 1 << 20, max_streams: 100, ..Config::default() });
+    let ids: Vec<StreamId> = (0..100).map(|_| pair.open()).collect();
+    let piece = vec![7; 300_000];
+    let mut received: HashMap<StreamId, usize> = HashMap::new();
+    let mut writable = ids.clone();
+    for _ in 0..1_000 {
+        for id in std::mem::take(&mut writable) {
+            while pair.client.write(id, &piece).expect("an open stream") > 0 {}
+        }
+        for _ in 0..10 {
+            let mut packet = Vec::new();
+            pair.client.poll_transmit(pair.now, &mut packet, ROOM);
+            pair.server.handle_bytes(pair.now, &packet).expect("our own frames");
+        }
+        for &id in &ids {
+            *received.entry(id).or_default() += read_all(&mut pair.server, pair.now, id).0.len();
+        }
+        let mut updates = Vec::new();
+        while pair.server.poll_transmit(pair.now, &mut updates, ROOM) {}
+        pair.client.handle_bytes(pair.now, &updates).expect("our own frames");
+        let told = std::iter::from_fn(|| pair.client.poll_event());
+        writable = told.filter_map(|event| if let Event::Writable(id) = event { Some(id) } else { None }).collect();
+    }
+    let (least, most) = (received.values().min(), received.values().max());
+    assert!(least >= most.map(|most| most / 2).as_ref(), "{least:?} to {most:?} bytes");
+    assert!(pair.client.memory() <= 3 << 20, "{} bytes", pair.client.memory());
 }
 
 /// One reader sleeps. The others go on until the session's memory is used up; once it reads, all go on.

@@ -32,7 +32,8 @@ pub struct Config {
     /// The same, all streams of the session together, as allocated. Default 48 MiB, earned as `max_buffered` is: [`Config::first_unsent`] and
     /// twice what was sent.
     pub max_unsent: usize,
-    /// What a session of which nothing was sent may hold for its peer, and a server's while memory is scarce. Default 1 MiB.
+    /// What a session of which nothing was sent may hold for its peer, and a server's while memory is scarce. Default 512 KiB. Beyond it each stream may
+    /// still have its part of that waiting, so that none is starved by those that came first: three times as much in the worst case.
     pub first_unsent: usize,
     /// KCP windows in segments of up to 1,376 bytes. Default 16,384 (21 MiB). To receive as much has to be earned, too: at first it
     /// is a quarter of [`Config::first_buffered`], and three halves of what has been read are added to that.
@@ -72,7 +73,7 @@ impl Default for Config {
             first_buffered: 2 << 20,
             send_buffer: 256 << 10,
             max_unsent: 48 << 20,
-            first_unsent: 1 << 20,
+            first_unsent: 512 << 10,
             window: 16_384,
             max_streams: 4096,
             close_limit: Duration::from_secs(10),
