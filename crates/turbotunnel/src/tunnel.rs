@@ -483,10 +483,12 @@ impl Tunnel {
         if self.close_deadline().is_some_and(|at| now >= at) {
             let unacknowledged = self.engine.kcp().in_flight();
             self.end(now, SessionError::ClosedUnacknowledged { unacknowledged });
-        } else if self.embryonic_deadline().is_some_and(|at| now >= at) {
-            self.abandon(now);
         }
         self.advance(now);
+        // Asked last: a carrier that is found silent takes with it what has been due since its last word.
+        if self.embryonic_deadline().is_some_and(|at| now >= at) {
+            self.abandon(now);
+        }
     }
 
     /// When to call [`Tunnel::handle_timeout`] next.

@@ -43,6 +43,7 @@ fn sleep(tunnel: &mut Tunnel, until: Instant) -> Instant {
     let mut now = until;
     while let Some(at) = tunnel.poll_timeout().filter(|at| *at <= until) {
         tunnel.handle_timeout(at);
+        assert!(tunnel.poll_timeout().is_none_or(|next| next > at), "a timer that has fired is over");
         now = at;
     }
     if tunnel.ended().is_some() { now } else { until }
@@ -58,6 +59,17 @@ fn a_session_that_is_begun_and_left_ends_after_ten_seconds() {
         assert_eq!(tunnel.ended(), Some(&SessionError::Abandoned));
         assert_eq!(tunnel.embryo().is_some(), payload.len() % 8 == 0, "half a frame is not remembered");
     }
+}
+
+/// The carrier is not closed but falls silent. That is found out when the ten seconds since its last word are long over, and the session ends at once: when
+/// something is due already as its carrier goes, no second timer may be needed for it.
+#[test]
+fn a_session_that_is_begun_and_falls_silent_ends_with_its_carrier() {
+    let (now, mut tunnel, _) = opened(&NOP);
+    let ended = sleep(&mut tunnel, now + secs(119));
+    assert_eq!(tunnel.ended(), Some(&SessionError::Abandoned));
+    assert_eq!(tunnel.stats().cuts, 1);
+    assert!(ended > now + secs(11), "{:?}", ended - now);
 }
 
 /// A stream is something that somebody may come back for.
