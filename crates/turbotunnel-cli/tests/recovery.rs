@@ -100,15 +100,19 @@ async fn the_simulator_tells_the_truth() {
     let delay = Duration::from_millis(10);
     let server = echo_server().await;
     let mut runs = tokio::task::JoinSet::new();
-    let (mut uncut, mut real) = (Vec::new(), Vec::new());
-    let mut done = |(time, cuts)| if cuts == 0 { uncut.push(time) } else { real.push(time) };
+    let (mut uncut, mut real, mut missed) = (Vec::new(), Vec::new(), 0);
+    let mut done = |(planned, (time, cuts))| match (planned, cuts) {
+        (false, _) => uncut.push(time),
+        (true, 0) => missed += 1,
+        (true, _) => real.push(time),
+    };
     for (i, plan) in every_cut().enumerate() {
         // The uncut ones among the others: whatever else this machine does, it does to all of them.
-        for plan in [Some(plan), (i % 10 == 0).then(Plan::default)].into_iter().flatten() {
+        for (planned, plan) in [(true, plan)].into_iter().chain((i % 10 == 0).then(|| (false, Plan::default()))) {
             if runs.len() == AT_ONCE {
                 done(runs.join_next().await.expect("there are some").expect("it does not panic"));
             }
-            runs.spawn(echo_500(server, plan, delay));
+            runs.spawn(async move { (planned, echo_500(server, plan, delay).await) });
         }
     }
     runs.join_all().await.into_iter().for_each(done);
@@ -116,7 +120,8 @@ async fn the_simulator_tells_the_truth() {
     let uncut = uncut[uncut.len() / 2];
     let mut real: Vec<_> = real.into_iter().map(|time| time.saturating_sub(uncut)).collect();
     let mut simulated = simulated_costs(delay);
-    assert_eq!(real.len(), simulated.len());
+    // A machine that is busy for long enough makes the client give the first carrier up before it has carried so much.
+    assert!(missed * 20 <= simulated.len(), "{missed} of {} cuts never came", simulated.len());
     real.sort();
     simulated.sort();
     println!("uncut {uncut:?}");
