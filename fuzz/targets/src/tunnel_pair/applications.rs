@@ -123,6 +123,9 @@ impl Pair {
             StreamFailure::Stream(StreamError::ClosedByPeer) => {
                 self.halves[1 - side].get(&id).is_some_and(|peer| peer.let_go)
             }
+            StreamFailure::Stream(StreamError::Refused) => {
+                self.ends[1 - side].as_ref().is_some_and(|peer| peer.tunnel().engine_stats().1.streams_refused > 0)
+            }
             _ => false,
         };
         assert!(reason || self.forged, "stream {id}: {error}");
