@@ -170,7 +170,21 @@ impl Server {
     {
         let mut id = [0; SessionId::LEN];
         io.read_exact(&mut id).await?;
-        let id = SessionId(id);
+        // Allocated now: who says nothing does not cost what is needed for those who do.
+        Box::pin(self.admit(SessionId(id), io, addr, permit)).await
+    }
+
+    /// Sees to a connection whose session id is known.
+    async fn admit<IO>(
+        self: &Arc<Self>,
+        id: SessionId,
+        io: IO,
+        addr: Option<SocketAddr>,
+        permit: Permit,
+    ) -> io::Result<()>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let mut carrier = StreamCarrier::server(io);
         let known = self.sessions.get(now(), id);
         let embryo = if let Known::Abandoned(embryo) = known { Some(embryo) } else { None };

@@ -38,16 +38,37 @@ pub(crate) struct Newcomer {
 /// Newcomers that wait for the driver's next turn; the tunnel takes no more carriers at a time.
 pub(crate) const NEWCOMERS: usize = 4;
 
-/// Who waits for one stream.
+/// Who waits for one stream. Small for one that nothing has been done with but to wait for its first byte: there can be thousands.
 #[derive(Default)]
 pub(crate) struct StreamWaiters {
     pub reader: Option<Waker>,
+    writing: Option<Box<Writing>>,
+}
+
+/// What concerns our direction of a stream.
+#[derive(Default)]
+pub(crate) struct Writing {
     pub writer: Option<Waker>,
     pub finisher: Vec<Waker>,
     /// The peer has acknowledged everything up to our FIN.
     pub delivered: bool,
     /// The peer has let go of the stream and written bytes were thrown away unsent, or it has never taken it.
     pub lost: Option<StreamError>,
+}
+
+impl StreamWaiters {
+    pub(crate) fn writing(&mut self) -> &mut Writing {
+        self.writing.get_or_insert_default()
+    }
+
+    /// Everybody, because the stream is over.
+    fn take(&mut self, wakers: &mut WakeList) {
+        wakers.push(self.reader.take());
+        if let Some(writing) = &mut self.writing {
+            wakers.push(writing.writer.take());
+            wakers.append(&mut writing.finisher);
+        }
+    }
 }
 
 pub(crate) struct State {
@@ -186,28 +207,24 @@ impl State {
                     wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.reader.take()));
                 }
                 Event::Writable(id) => {
-                    wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writer.take()));
+                    wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writing().writer.take()));
                 }
                 Event::Delivered(id) => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.delivered = true;
-                        wakers.append(&mut waiters.finisher);
+                        waiters.writing().delivered = true;
+                        wakers.append(&mut waiters.writing().finisher);
                     }
                 }
                 Event::ClosedByPeer { id, lost } => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.lost = lost.then_some(StreamError::ClosedByPeer);
-                        wakers.push(waiters.reader.take());
-                        wakers.push(waiters.writer.take());
-                        wakers.append(&mut waiters.finisher);
+                        waiters.writing().lost = lost.then_some(StreamError::ClosedByPeer);
+                        waiters.take(wakers);
                     }
                 }
                 Event::Refused(id) => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.lost = Some(StreamError::Refused);
-                        wakers.push(waiters.reader.take());
-                        wakers.push(waiters.writer.take());
-                        wakers.append(&mut waiters.finisher);
+                        waiters.writing().lost = Some(StreamError::Refused);
+                        waiters.take(wakers);
                     }
                 }
                 Event::Incoming => {
@@ -221,11 +238,7 @@ impl State {
                 }
                 Event::Ended(_) => {
                     wakers.push_news();
-                    for waiters in self.streams.values_mut() {
-                        wakers.push(waiters.reader.take());
-                        wakers.push(waiters.writer.take());
-                        wakers.append(&mut waiters.finisher);
-                    }
+                    self.streams.values_mut().for_each(|waiters| waiters.take(wakers));
                     pass_on(event);
                 }
                 Event::CarrierLost { .. } | Event::DialFailed { .. } => pass_on(event),
@@ -239,6 +252,12 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::carrier::StreamCarrier;
+
+    /// Twice that, for the slack of a map that has just grown, and it is still little beside what the application keeps of the stream.
+    #[test]
+    fn waiting_for_a_stream_costs_32_bytes() {
+        assert!(size_of::<(StreamId, StreamWaiters)>() <= 32);
+    }
 
     /// Connections come faster than the session's task runs. The newest are kept.
     #[test]

@@ -80,16 +80,16 @@ impl Stream {
 
     fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.session.shared().lock();
-        if let Some(waiters) = state.streams.get_mut(&self.id) {
+        if let Some(writing) = state.streams.get_mut(&self.id).map(StreamWaiters::writing) {
             // First: what a refused stream sent was acknowledged, and thrown away.
-            if let Some(error) = waiters.lost {
+            if let Some(error) = writing.lost {
                 return Poll::Ready(Err(io_error(error.into())));
             }
-            if waiters.delivered {
+            if writing.delivered {
                 return Poll::Ready(Ok(()));
             }
-            if !waiters.finisher.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                waiters.finisher.push(cx.waker().clone());
+            if !writing.finisher.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                writing.finisher.push(cx.waker().clone());
             }
         }
         match state.ended() {
@@ -144,7 +144,7 @@ impl AsyncWrite for Stream {
         self.session.shared().with(|state| match state.tunnel.write(now(), self.id, bytes) {
             Ok(0) => {
                 let waiters = state.streams.entry(self.id).or_default();
-                waiters.writer = Some(cx.waker().clone());
+                waiters.writing().writer = Some(cx.waker().clone());
                 Poll::Pending
             }
             Ok(n) => Poll::Ready(Ok(n)),

@@ -31,8 +31,7 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     let limits = if args.no_limits { Limits::none() } else { Limits::default() };
-    let streams = watch::Sender::new(0_usize);
-    let streams = Arc::new(streams);
+    let serving = Arc::new(Serving { streams: watch::Sender::new(0), log: log.clone() });
     let mut listeners = Vec::new();
     for at in &args.listen {
         let listener = bind(&address::listen(at)?, &config, limits, log).await?;
@@ -43,13 +42,13 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
         if let Ok(addr) = listener.local_addr() {
             log.info(format_args!("listening on tcp://{addr}, plain (worked example), echo"));
         }
-        accepting.spawn(accept(listener.clone(), streams.clone(), log.clone()));
+        accepting.spawn(accept(listener.clone(), serving.clone()));
     }
     signals.end().await?;
 
     // No new streams, but the carriers of the old ones may come and go.
     accepting.abort_all();
-    let mut open = streams.subscribe();
+    let mut open = serving.streams.subscribe();
     let waiting = *open.borrow();
     if waiting > 0 {
         log.info(format_args!(
@@ -63,7 +62,7 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
         () = tokio::time::sleep(args.drain) => Ok(()),
         again = signals.end() => again,
     };
-    let cut = *streams.borrow();
+    let cut = *serving.streams.borrow();
     // Clients of ours hear that it is over; they need not try for minutes.
     for listener in &listeners {
         listener.close().await;
@@ -138,24 +137,36 @@ fn shown(addr: SocketAddr, level: Level) -> String {
     }
 }
 
-/// One stream fewer, however it ends.
-struct Open(Arc<watch::Sender<usize>>);
+/// What all streams share.
+struct Serving {
+    /// How many there are.
+    streams: watch::Sender<usize>,
+    log: Log,
+}
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+/// One stream fewer, however it ends.
+struct Open(Arc<Serving>);
+
+impl Open {
+    fn new(serving: Arc<Serving>) -> Self {
+        serving.streams.send_modify(|open| *open += 1);
+        Self(serving)
     }
 }
 
-async fn accept(listener: Arc<Listener>, streams: Arc<watch::Sender<usize>>, log: Log) {
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn accept(listener: Arc<Listener>, serving: Arc<Serving>) {
     while let Ok((mut stream, peer)) = listener.accept().await {
-        streams.send_modify(|open| *open += 1);
-        let open = Open(streams.clone());
-        let log = log.clone();
+        let open = Open::new(serving.clone());
         tokio::spawn(async move {
             match echo(&mut stream).await {
-                Ok(bytes) => log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes))),
-                Err(error) => log.detail(format_args!("{peer} ended: {error}")),
+                Ok(bytes) => open.0.log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes))),
+                Err(error) => open.0.log.detail(format_args!("{peer} ended: {error}")),
             }
             drop((stream, open));
         });
