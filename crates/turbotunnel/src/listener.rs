@@ -152,26 +152,34 @@ impl Server {
         goes.iter().for_each(AbortHandle::abort);
     }
 
-    /// Finds out where a connection belongs, and sees to it until then.
-    async fn receive<IO>(self: Arc<Self>, io: IO, from: Option<SocketAddr>, permit: Permit)
+    /// Finds out where a connection belongs, and sees to it until then. Whoever is slow, or speaks something else, is held in silence and then dropped.
+    ///
+    /// Not an `async fn`: those keep their arguments twice, and there can be a thousand who say nothing.
+    fn receive<IO>(
+        self: Arc<Self>,
+        mut io: IO,
+        from: Option<SocketAddr>,
+        permit: Permit,
+    ) -> impl Future<Output = ()> + Send
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = tokio::time::Instant::now() + STRANGER_LIMIT;
-        // Whoever is slow, or speaks something else, is held in silence and then dropped.
-        if tokio::time::timeout_at(deadline, self.introduce(io, from, permit)).await.is_err() {
-            self.admission().stats.strangers_timed_out += 1;
+        async move {
+            let deadline = tokio::time::Instant::now() + STRANGER_LIMIT;
+            let mut id = [0; SessionId::LEN];
+            let in_time = match tokio::time::timeout_at(deadline, io.read_exact(&mut id)).await {
+                // Allocated now, when it is needed.
+                Ok(Ok(_)) => {
+                    let admitted = self.admit(SessionId(id), io, from, permit);
+                    Box::pin(tokio::time::timeout_at(deadline, admitted)).await.is_ok()
+                }
+                Ok(Err(_)) => true,
+                Err(_) => false,
+            };
+            if !in_time {
+                self.admission().stats.strangers_timed_out += 1;
+            }
         }
-    }
-
-    async fn introduce<IO>(self: &Arc<Self>, mut io: IO, addr: Option<SocketAddr>, permit: Permit) -> io::Result<()>
-    where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let mut id = [0; SessionId::LEN];
-        io.read_exact(&mut id).await?;
-        // Allocated now: who says nothing does not cost what is needed for those who do.
-        Box::pin(self.admit(SessionId(id), io, addr, permit)).await
     }
 
     /// Sees to a connection whose session id is known.
