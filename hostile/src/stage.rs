@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     /// How many descriptors it may have.
     pub(crate) descriptors: Option<u32>,
     pub(crate) stderr: Stderr,
+    /// Options that only our server has.
+    pub(crate) options: &'static [&'static str],
 }
 
 impl Stage {
@@ -98,7 +100,7 @@ impl Stage {
             None => Command::new(self.program(self.whose)?),
         };
         match self.whose {
-            Whose::Ours => command.args(["echo-server", &at.to_string()]),
+            Whose::Ours => command.arg("echo-server").args(setup.options).arg(at.to_string()),
             Whose::Go => command.args(["echo-server", "--while-stdin", &at.to_string()]),
         };
         let stderr = match setup.stderr {

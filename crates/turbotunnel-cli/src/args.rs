@@ -109,6 +109,12 @@ pub struct EchoServerArgs {
     /// After SIGTERM, how long streams may take to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub drain: Duration,
+    /// How many sessions there may be [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: Option<u32>,
+    /// Memory of all sessions together [default: half of this machine's, 2GiB at most]
+    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
+    pub max_memory: Option<u64>,
     /// Take whatever comes from wherever: for measuring
     #[arg(long, hide = true)]
     pub no_limits: bool,

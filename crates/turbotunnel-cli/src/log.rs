@@ -1,14 +1,14 @@
 //! Log lines, one event each: `12:00:05 session 8a3f10c2 up over tcp://127.0.0.1:8000 in 1 ms`, on stderr, in UTC.
 //!
 //! A thread of its own writes them, so a stderr that nobody reads (a full pipe, a stopped terminal) never stops the program, and one
-//! that is closed silences it. At most [`QUEUE`] lines wait; what comes beyond that is dropped, counted, and the number told as soon as lines
-//! pass again.
+//! that is closed silences it. At most [`QUEUE`] lines wait, and there are [`BURST`] at once and [`RATE`] a second at most: whoever connects makes lines, and
+//! is not to fill a disk with them. What comes beyond that is dropped, counted, and the number told within a second.
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,12 @@ use crate::failure::Failure;
 
 /// Lines that wait to be written.
 pub const QUEUE: usize = 1024;
+/// Lines a second in the long run: 10 kB.
+pub const RATE: u32 = 100;
+/// Lines at once, after a while with fewer.
+pub const BURST: u32 = 1000;
+/// So soon it is told how many were dropped.
+const TELL_DROPPED: Duration = Duration::from_secs(1);
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +40,28 @@ pub enum Level {
 pub struct Log {
     level: Level,
     queue: Option<SyncSender<Item>>,
-    dropped: Arc<AtomicU64>,
+    account: Arc<Account>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    dropped: AtomicU64,
+    /// When the allowance is whole again, in microseconds from `START` on.
+    whole_at: AtomicU64,
+}
+
+impl Account {
+    /// Takes one line from the allowance at `now` (since the same beginning each time), if there is one.
+    fn allows(&self, now: Duration) -> bool {
+        const STEP: u64 = 1_000_000 / RATE as u64;
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let take = |whole_at: u64| Some(whole_at.max(now) + STEP).filter(|at| at - now <= STEP * u64::from(BURST));
+        self.whole_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    fn drop_line(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -58,16 +85,17 @@ impl Log {
 
     /// A log that goes nowhere.
     pub fn silent() -> Self {
-        Self { level: Level::Quiet, queue: None, dropped: Arc::default() }
+        Self { level: Level::Quiet, queue: None, account: Arc::default() }
     }
 
     fn new(level: Level, sink: impl Write + Send + 'static) -> Self {
-        let dropped = Arc::new(AtomicU64::new(0));
+        let account = Arc::<Account>::default();
         let (queue, items) = sync_channel(QUEUE);
-        let counter = dropped.clone();
+        let counter = account.clone();
         // Without a thread there is no log; the program goes on.
-        let thread = thread::Builder::new().name("log".into()).spawn(move || write_lines(&items, sink, &counter));
-        Self { level, queue: thread.is_ok().then_some(queue), dropped }
+        let write = move || write_lines(&items, sink, &counter.dropped);
+        let thread = thread::Builder::new().name("log".into()).spawn(write);
+        Self { level, queue: thread.is_ok().then_some(queue), account }
     }
 
     /// How much is told.
@@ -75,23 +103,19 @@ impl Log {
         self.level
     }
 
-    /// Lines that nobody took in time.
+    /// Lines that nobody took in time, or that were too many.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.account.dropped.load(Ordering::Relaxed)
     }
 
     /// Something the user wants to know.
     pub fn info(&self, text: impl fmt::Display) {
-        if self.level >= Level::Normal {
-            self.push(format!("{} {text}\n", Clock::now()));
-        }
+        self.say(Level::Normal, text);
     }
 
     /// Something for those who look for a cause (`-v`).
     pub fn detail(&self, text: impl fmt::Display) {
-        if self.level >= Level::Verbose {
-            self.push(format!("{} {text}\n", Clock::now()));
-        }
+        self.say(Level::Verbose, text);
     }
 
     /// The last words before the program ends: `error:` and `tip:`, without a time. Waits for them to be written, but no longer than
@@ -122,30 +146,53 @@ impl Log {
         }
     }
 
+    fn say(&self, level: Level, text: impl fmt::Display) {
+        if self.level < level || self.queue.is_none() {
+            return;
+        }
+        // One clock for all logs, so that no log has to keep its beginning.
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        if self.account.allows(START.elapsed()) {
+            self.push(format!("{} {text}\n", Clock::now()));
+        } else {
+            self.account.drop_line();
+        }
+    }
+
     fn push(&self, line: String) {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(_)) = queue.try_send(Item::Line(line)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.account.drop_line();
         }
     }
 }
 
 fn write_lines(items: &Receiver<Item>, mut sink: impl Write, dropped: &AtomicU64) {
-    let mut told = 0;
-    for item in items {
+    let (mut told, mut told_at) = (0, None::<Instant>);
+    let mut quiet = true;
+    loop {
+        // Nothing is dropped a second after the last line that passed, so a quiet log need not look.
+        let next = if quiet { items.recv().map_err(From::from) } else { items.recv_timeout(TELL_DROPPED) };
+        let item = match next {
+            Ok(item) => Some(item),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        quiet = item.is_none();
         // A write that fails is not tried again: nobody is there to read it. The next one may find somebody.
         match item {
-            Item::Line(line) => {
+            Some(Item::Line(line)) => {
                 let _ = sink.write_all(line.as_bytes());
             }
-            Item::Flush(done) => {
+            Some(Item::Flush(done)) => {
                 let _ = done.send(());
             }
+            None => {}
         }
         let now = dropped.load(Ordering::Relaxed);
-        if now != told {
+        if now != told && told_at.is_none_or(|at| at.elapsed() >= TELL_DROPPED) {
             let _ = sink.write_all(format!("{} {} log lines were dropped\n", Clock::now(), now - told).as_bytes());
-            told = now;
+            (told, told_at) = (now, Some(Instant::now()));
         }
     }
 }
@@ -218,7 +265,7 @@ mod tests {
         let sink = Sink::default();
         let log = Log::new(Level::Normal, Stuck(stuck, sink.clone()));
         for n in 0..QUEUE + 100 {
-            log.info(n);
+            log.push(format!("{n}\n"));
         }
         assert!((99..=100).contains(&log.dropped()), "dropped {}", log.dropped());
         drop(go_on);
@@ -226,6 +273,37 @@ mod tests {
         while !String::from_utf8_lossy(&sink.0.lock().unwrap()).contains("log lines were dropped") {
             log.flush(Duration::from_secs(10));
         }
+    }
+
+    /// Ten thousand connections a second, each of them worth a line.
+    #[test]
+    fn a_flood_of_lines_is_cut_down_to_a_hundred_a_second() {
+        let account = Account::default();
+        let start = Duration::from_secs(5);
+        let passed = (0..100_000).filter(|n| account.allows(start + Duration::from_micros(100) * *n)).count();
+        assert_eq!(passed as u32, BURST + 10 * RATE - 1);
+        assert!(account.allows(start + Duration::from_secs(11)), "and then it goes on");
+    }
+
+    #[test]
+    fn how_many_lines_a_flood_cost_is_told_when_it_is_over() {
+        let sink = Sink::default();
+        let log = Log::new(Level::Normal, sink.clone());
+        for n in 0..3 * BURST {
+            log.info(n);
+        }
+        let dropped = log.dropped();
+        assert!(dropped > u64::from(BURST), "dropped {dropped}");
+        let told = || {
+            let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            let words = text.lines().filter_map(|line| line.strip_suffix(" log lines were dropped"));
+            words.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+        };
+        let began = Instant::now();
+        while told() < dropped && began.elapsed() < Duration::from_secs(10) {
+            thread::yield_now();
+        }
+        assert_eq!(told(), dropped);
     }
 
     #[test]

@@ -153,8 +153,7 @@ impl Server {
     }
 
     /// Finds out where a connection belongs, and sees to it until then. Whoever is slow, or speaks something else, is held in silence and then dropped.
-    ///
-    /// Not an `async fn`: those keep their arguments twice, and there can be a thousand who say nothing.
+    #[allow(clippy::manual_async_fn, reason = "it would keep its arguments twice, and a thousand may say nothing")]
     fn receive<IO>(
         self: Arc<Self>,
         mut io: IO,

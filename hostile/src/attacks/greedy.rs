@@ -4,12 +4,18 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use crate::attack::{Attack, Ceiling, Figures, When, at_most};
+use crate::attack::{ADMITTED, Attack, Ceiling, Figures, INTACT, When, at_most};
+use crate::honest::Honest;
 use crate::speaker::Speaker;
-use crate::stage::{Stage, source, wait_until};
+use crate::stage::{Setup, Stage, source, wait_until};
 use crate::wire::{self, Kcp, Smux, frame, framed, packet};
 
 const GROWTH: Ceiling = at_most("memory grows by", 6.0, "MiB");
+/// What one session may come to hold when it has moved enough: 48 MiB received, and 48 MiB to be sent, or twice that where many streams share it.
+const EARNED: Ceiling = at_most("memory grows by", 96.0, "MiB");
+const EARNED_BY_MANY: Ceiling = at_most("memory grows by", 150.0, "MiB");
+/// The budget, and half of that for what the allocator has not given back.
+const BUDGET: Ceiling = at_most("memory grows by", 96.0, "MiB");
 const GONE: Ceiling = at_most("gone after", 130.0, "s");
 const KEPT: Ceiling = at_most("memory left for each", 0.2, "MiB");
 
@@ -17,7 +23,7 @@ pub(crate) const NEVER_READ: Attack = Attack {
     name: "never-read",
     what: "64 streams of one session, each filled as far as it goes, and no echo ever read",
     go: "10 to 15 MiB a session",
-    ceilings: &[GROWTH],
+    ceilings: &[EARNED],
     when: When::Quick,
     // 256 KiB that are echoed, 256 KiB of echo that waits, and 768 KiB that nobody has read: within the window that our servers give a new stream.
     play: |stage| never_read(stage, 64, 1_280 << 10),
@@ -27,9 +33,18 @@ pub(crate) const WIDE: Attack = Attack {
     name: "wide",
     what: "1,000 streams of one session, each with 512 KiB, of whose echo a half fits a stream's window",
     go: "not tried",
-    ceilings: &[GROWTH],
+    ceilings: &[EARNED_BY_MANY],
     when: When::Quick,
     play: |stage| never_read(stage, 1_000, 512 << 10),
+};
+
+pub(crate) const BUDGET_USED_UP: Attack = Attack {
+    name: "budget",
+    what: "ten sessions that fill 64 streams each and never read, while a server may use 64 MiB for all of them",
+    go: "has no budget",
+    ceilings: &[BUDGET, INTACT, ADMITTED],
+    when: When::Quick,
+    play: budget,
 };
 
 pub(crate) const GAP: Attack = Attack {
@@ -81,6 +96,36 @@ fn never_read(stage: &Stage, streams: u32, each: usize) -> io::Result<Figures> {
     let mut figures = Figures::default();
     figures.measured(GROWTH, server.peak() - before);
     figures.tell("taken, MiB", said as f64 / f64::from(1 << 20));
+    Ok(figures)
+}
+
+fn budget(stage: &Stage) -> io::Result<Figures> {
+    let patience = Duration::from_secs(8);
+    let server = stage.server_with(&Setup { options: &["--max-memory", "64MiB"], ..Setup::default() })?;
+    let before = server.memory();
+    let mut honest = Honest::connect(server.addr, source(20), patience)?;
+    let addr = server.addr;
+    let attackers: Vec<_> = (0..10)
+        .map(|n| {
+            thread::spawn(move || {
+                let mut attacker = Speaker::client(addr, source(2 + n % 5), wire::id(9, n.into()))?;
+                // Who is thrown out has had his time.
+                let said = fill(&mut attacker, 64, 1_280 << 10)?;
+                attacker.stay(Duration::from_secs(2))?;
+                io::Result::Ok(said)
+            })
+        })
+        .collect();
+    let intact = honest.intact(64 << 20, patience);
+    // Wherever the budget is used up, somebody new may have to wait for the next one to be thrown out.
+    let admitted = Honest::admission(addr, source(21), patience);
+    let said: usize = attackers.into_iter().filter_map(|attacker| attacker.join().ok()?.ok()).sum();
+    let mut figures = Figures::default();
+    figures.measured(BUDGET, server.peak() - before);
+    figures.measured(INTACT, intact);
+    figures.measured(ADMITTED, admitted);
+    figures.tell("taken, MiB", said as f64 / f64::from(1 << 20));
+    figures.tell("sessions thrown out", server.log.count(&["memory was used up"]) as f64);
     Ok(figures)
 }
 

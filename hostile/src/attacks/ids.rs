@@ -15,12 +15,14 @@ const PER_SECOND: u32 = 2_000;
 const NEWCOMERS: u8 = 13;
 
 const GROWTH: Ceiling = at_most("memory grows by", 40.0, "MiB");
+/// A hundred, and how many more there would have been.
+const LINES: Ceiling = at_most("log lines a second beyond the first thousand", 105.0, "lines");
 
 pub(crate) const FLOOD: Attack = Attack {
     name: "id-flood",
     what: "10,000 ids from one address, 2,000 a second: connect, id, one PUSH of 32 bytes, close",
     go: "842 MiB, and 1.26 cores for two minutes",
-    ceilings: &[GROWTH, ADMITTED],
+    ceilings: &[GROWTH, ADMITTED, LINES],
     when: When::Control,
     play,
 };
@@ -52,6 +54,7 @@ fn play(stage: &Stage) -> io::Result<Figures> {
     figures.measured(GROWTH, server.peak() - before);
     figures.measured(ADMITTED, admitted);
     figures.tell("ids a second", (IDS - failed) as f64 / took.as_secs_f64());
-    figures.tell("log lines", server.log.lines() as f64);
+    figures.measured(LINES, (server.log.lines() as f64 - 1_000.0).max(0.0) / began.elapsed().as_secs_f64());
+    figures.tell("log, kB", server.log.bytes() as f64 / 1e3);
     Ok(figures)
 }

@@ -29,6 +29,7 @@ pub(crate) const ALL: &[&Attack] = &[
     &streams::TINY_FRAMES,
     &greedy::NEVER_READ,
     &greedy::WIDE,
+    &greedy::BUDGET_USED_UP,
     &greedy::GAP,
     &spray::CONV_SPRAY,
     &carriers::OF_ONE_SESSION,

@@ -30,7 +30,7 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
-    let limits = if args.no_limits { Limits::none() } else { Limits::default() };
+    let limits = limits(args);
     let serving = Arc::new(Serving { streams: watch::Sender::new(0), log: log.clone() });
     let mut listeners = Vec::new();
     for at in &args.listen {
@@ -73,6 +73,14 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
         cut => Err(Failure::new(Exit::Unexpected, format!("{} cut before the end", text::count(cut as u64, "stream")))
             .tip("--drain TIME is how long the end waits for streams")),
     }
+}
+
+fn limits(args: &EchoServerArgs) -> Limits {
+    let mut limits = if args.no_limits { Limits::none() } else { Limits::default() };
+    let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    limits.sessions = args.max_sessions.map_or(limits.sessions, |n| whole(n.into()));
+    limits.memory = args.max_memory.map(whole).or(limits.memory);
+    limits
 }
 
 async fn bind(at: &[String], config: &Config, limits: Limits, log: &Log) -> Result<Listener, Failure> {
