@@ -122,6 +122,8 @@ pub(crate) struct Path {
     last_made_progress: bool,
     /// Peers of ours say HELLO on each carrier; until they do, a newcomer is nobody.
     hello_required: bool,
+    /// Carriers closed because newer ones came, of more than [`MAX_CARRIERS`].
+    dropped: u64,
     actions: VecDeque<Action>,
     changes: VecDeque<Change>,
 }
@@ -153,6 +155,7 @@ impl Path {
             rejections: None,
             last_made_progress: true,
             hello_required: false,
+            dropped: 0,
             actions: VecDeque::new(),
             changes: VecDeque::new(),
         }
@@ -261,6 +264,7 @@ impl Path {
             if let Some(at) = place(State::ReadOnly).or_else(|| place(State::Candidate)) {
                 let old = self.carriers.remove(at);
                 self.actions.push_back(Action::Drop(old.id));
+                self.dropped += 1;
             }
         }
         let id = self.add(now, State::Candidate, Sn::new(0));
@@ -506,6 +510,10 @@ impl Path {
 
     fn dialing(&self) -> usize {
         self.carriers.iter().filter(|c| c.state == State::Dialing).count()
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

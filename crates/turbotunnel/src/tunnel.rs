@@ -795,6 +795,7 @@ impl Tunnel {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
+            carriers_dropped: self.path.dropped(),
             segments_resent: self.engine.kcp().stats().resent(),
             streams: self.engine.mux().streams(),
             srtt: self.engine.srtt(),

@@ -37,6 +37,20 @@ fn server(now: Instant) -> Tunnel {
 
 // Strangers.
 
+/// Somebody who knows the id connects again and again. The session keeps four, and says of how many it got rid.
+#[test]
+fn connections_of_one_session_beyond_four_are_closed_and_counted() {
+    let now = Instant::now();
+    let mut tunnel = server(now);
+    let first = tunnel.attach(now);
+    for _ in 1..10 {
+        tunnel.attach(now);
+    }
+    let dropped = std::iter::from_fn(|| tunnel.poll_action()).filter(|action| matches!(action, Action::Drop(_)));
+    assert_eq!(dropped.count(), 6);
+    assert_eq!((tunnel.stats().carriers_dropped, tunnel.current()), (6, Some(first)), "who sends stays");
+}
+
 /// Well-formed packets that our peer cannot have sent: they neither tell who the peer is nor take the session over.
 #[test]
 fn packets_that_cannot_be_do_not_count_as_heard() {

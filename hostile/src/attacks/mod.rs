@@ -11,6 +11,7 @@ mod ids;
 mod intruder;
 mod log;
 mod mixed;
+mod network;
 mod replies;
 mod spray;
 mod stopped;
@@ -50,9 +51,11 @@ pub(crate) const ALL: &[&Attack] = &[
     &log::CLOSED,
     &log::DISK_FULL,
     &stopped::SERVER_STOPPED,
+    &stopped::SERVER_STOPPED_LONG,
     &stopped::STOPPED_AT_FIRST,
     &stopped::CLIENT_STOPPED,
     &stopped::SLOW_READER,
+    &network::GONE,
     &stopped::SERVER_RESTARTED,
     &stopped::SERVER_GONE,
     &stopped::SERVER_SILENT,

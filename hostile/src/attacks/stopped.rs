@@ -27,7 +27,16 @@ pub(crate) const SERVER_STOPPED: Attack = Attack {
     go: "harmless",
     ceilings: &[INTACT],
     when: When::Quick,
-    play: server_stopped,
+    play: |stage| server_stopped(stage, STOPPED),
+};
+
+pub(crate) const SERVER_STOPPED_LONG: Attack = Attack {
+    name: "server-stopped-long",
+    what: "the server stands still for 100 s, of the 120 that a session lives without contact",
+    go: "not tried",
+    ceilings: &[INTACT],
+    when: When::Long,
+    play: |stage| server_stopped(stage, Duration::from_secs(100)),
 };
 
 pub(crate) const STOPPED_AT_FIRST: Attack = Attack {
@@ -93,20 +102,20 @@ pub(crate) const REFUSED_GO_CLIENT: Attack = Attack {
     play: refused_go_client,
 };
 
-fn server_stopped(stage: &Stage) -> io::Result<Figures> {
+fn server_stopped(stage: &Stage, time: Duration) -> io::Result<Figures> {
     let server = stage.server()?;
     let mut honest = Honest::connect(server.addr, source(20), PATIENCE)?;
     honest.goodput(Duration::from_millis(200))?;
     let stopping = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
         server.signal("STOP")?;
-        thread::sleep(STOPPED);
+        thread::sleep(time);
         server.signal("CONT")?;
         io::Result::Ok(server)
     });
     honest.goodput(Duration::from_secs(1))?;
     let mut figures = Figures::default();
-    figures.measured(INTACT, honest.intact(BYTES, PATIENCE));
+    figures.measured(INTACT, honest.intact(BYTES, time + PATIENCE));
     let _server = stopping.join();
     Ok(figures)
 }

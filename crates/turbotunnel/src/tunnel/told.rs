@@ -68,6 +68,8 @@ pub struct Stats {
     pub carriers: u64,
     /// Carriers that were lost.
     pub cuts: u64,
+    /// Server: connections closed because newer ones of this session came; there are four at most.
+    pub carriers_dropped: u64,
     /// Dials that failed.
     pub dial_failures: u64,
     /// Packets taken from carriers.
