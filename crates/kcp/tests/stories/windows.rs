@@ -169,3 +169,38 @@ fn a_slow_reader_does_not_make_the_sender_creep() {
         assert_eq!(said(&mut kcp, now), expected, "after {read}: a quarter of the window is worth a packet");
     }
 }
+
+/// 32 places, all taken. More room is made, and the peer, which may not send, learns it.
+#[test]
+fn room_that_was_made_larger_is_told_and_room_that_nobody_misses_is_not() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 100, ..config() });
+    kcp.set_recv_room(32);
+    assert_eq!(said(&mut kcp, now), []);
+    for sn in 0..32 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 31, 32, 0, 0)]);
+    kcp.set_recv_room(100);
+    assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 32, 68, 0)]);
+    kcp.set_recv_room(90);
+    assert_eq!(said(&mut kcp, now), []);
+}
+
+/// A peer that had been told of more goes on for a while. What it holds beyond the room is read first.
+#[test]
+fn a_window_that_is_still_closed_is_no_news() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 100, ..config() });
+    kcp.set_recv_room(32);
+    for sn in 0..42 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    kcp.consume();
+    kcp.set_recv_room(40);
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 41, 42, 0, 0)]);
+    kcp.consume();
+    assert_eq!(said(&mut kcp, now), []);
+    kcp.consume();
+    assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 42, 1, 0)]);
+}
