@@ -175,6 +175,13 @@ fn a_new_carrier_begins_with_what_may_have_died_on_the_old_one() {
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)]);
     kcp.resume(now, Resume::Now);
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)], "the window update may have died");
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 4, ..config() });
+    for sn in 0..2 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 1, 2, 2, 0)]);
+    kcp.resume(now, Resume::Now);
+    assert_eq!(said(&mut kcp, now), [], "who may send half of it has no need of one");
 
     // The sender of that peer finds the window closed, and asks at once.
     let mut kcp = Kcp::new(now, CONV, config());

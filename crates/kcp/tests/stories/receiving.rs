@@ -150,6 +150,21 @@ fn no_more_chunks_are_readable_than_the_window_has() {
     assert_eq!(kcp.stats().dropped(), 0);
 }
 
+#[test]
+fn the_peer_waits_to_hear_of_what_came_since_the_last_packet() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    for sn in [0, 1, 3, 5] {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(kcp.only_acks_waiting(now), Some(4));
+    said(&mut kcp, now);
+    for sn in [2, 7] {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(kcp.only_acks_waiting(now), Some(3), "3 has come into its place");
+}
+
 /// Two windows of ordinary segments: one read late, one out of order.
 #[test]
 fn what_an_honest_peer_can_send_is_within_the_budget() {
@@ -193,6 +208,15 @@ fn a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget() {
     }
     kcp.handle_packet(now, &segment(Command::Push, taken.value(), 0, &giant)).expect("well formed");
     assert_eq!(kcp.rcv_nxt(), taken.next(), "and goes on when it was read");
+    // Who reads one and leaves the others has room for one.
+    for _ in 0..10 {
+        let next = kcp.rcv_nxt().value();
+        for sn in next..next + 10 {
+            kcp.handle_packet(now, &segment(Command::Push, sn, 0, &giant)).expect("well formed");
+        }
+        assert!(kcp.memory() < 2 * 100 * 1500 + 65_536, "{} bytes held", kcp.memory());
+        kcp.consume();
+    }
 }
 
 #[test]

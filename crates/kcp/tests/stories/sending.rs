@@ -36,6 +36,20 @@ fn a_lost_segment_goes_again_once_when_a_later_one_is_acknowledged() {
     assert_eq!(kcp.poll_timeout(), None);
 }
 
+/// Found lost, and before it can go again its ACK comes, late.
+#[test]
+fn what_has_arrived_after_all_does_not_go_again() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(6 * MSS));
+    said(&mut kcp, now);
+    for sn in [3, 1] {
+        kcp.handle_packet(now, &segment(Command::Ack, sn, 0, b"")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now).iter().map(|s| (s.1, s.4)).collect::<Vec<_>>(), [(0, MSS), (2, MSS)]);
+    assert_eq!((kcp.stats().resent_overtaken, kcp.stats().bytes_resent), (2, 2 * 1376));
+}
+
 #[test]
 fn the_ts_of_an_ack_tells_which_transmission_arrived() {
     let now = Instant::now();
@@ -92,6 +106,7 @@ fn timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress() {
         assert_eq!(said(&mut kcp, now).len(), 1);
     }
     assert_eq!(waits, [1000, 2000, 3000, 4000, 5000, 5000, 5000, 5000]);
+    assert_eq!((kcp.stats().resent_timeout, kcp.stats().bytes_resent), (8, 48));
     kcp.handle_packet(now, &segment(Command::Ack, 0, 1, b"")).expect("well formed");
     assert_eq!(kcp.srtt(), None, "what was sent more than once tells no round trip");
     kcp.write(b"hello!");
@@ -212,6 +227,24 @@ fn fill_appends_to_one_segment_and_leaves_no_empty_one() {
     assert!(kcp.fill(|buffer, _| buffer.resize(MSS - 5, 1)));
     assert_eq!(kcp.fill_sn(), Sn::new(2), "5 bytes are too few for a frame");
     assert_eq!(kcp.room(), 30 * MSS + 5);
+    kcp.write(&pattern(5 + 29 * MSS));
+    assert!(kcp.fill(|buffer, _| buffer.resize(MSS - 5, 1)));
+    assert_eq!((kcp.fill_sn(), kcp.room()), (Sn::new(31), 5));
+    assert!(kcp.fill(|_, room| assert_eq!(room, 5)), "the last one of the window is not left behind");
+}
+
+/// Less than 64 bytes, or than a quarter of a small segment, is too little for a frame.
+#[test]
+fn a_begun_segment_is_left_behind_when_little_is_left_of_it() {
+    let now = Instant::now();
+    for (mtu, kept, left) in [(1400, 64, 63), (72, 12, 11)] {
+        let mss = mtu - 24;
+        for (rest, room) in [(kept, kept), (left, mss)] {
+            let mut kcp = Kcp::new(now, CONV, Config { mtu, ..config() });
+            kcp.write(&pattern(mss - rest));
+            assert!(kcp.fill(|_, found| assert_eq!(found, room, "{rest} of {mss} left")));
+        }
+    }
 }
 
 #[test]

@@ -170,6 +170,58 @@ fn a_slow_reader_does_not_make_the_sender_creep() {
     }
 }
 
+/// Who may still send a quarter of the window does not wait yet, and hears of the rest with the next packet.
+#[test]
+fn a_window_of_which_a_quarter_is_left_is_not_told() {
+    let now = Instant::now();
+    for (arrived, expected) in [(48, vec![]), (49, vec![(Command::Wins, 0, 49, 31, 0)])] {
+        let mut kcp = Kcp::new(now, CONV, Config { recv_window: 64, ..config() });
+        for sn in 0..arrived {
+            kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+        }
+        said(&mut kcp, now);
+        for _ in 0..16 {
+            kcp.consume();
+        }
+        assert_eq!(said(&mut kcp, now), expected, "{arrived} have come");
+    }
+}
+
+/// 64 KiB on their way at first, with their headers; what is begun counts as full.
+#[test]
+fn room_is_what_the_flight_leaves() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.set_retransmission(Retransmission::TailProbe);
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.room(), 47 * MSS, "65,536 bytes and the rest of a segment");
+    kcp.write(&pattern(10 * MSS + 100));
+    assert_eq!(kcp.room(), 36 * MSS + MSS - 100);
+    assert!(kcp.fill(|_, room| assert_eq!(room, MSS - 100)));
+    assert!(kcp.poll_transmit(now, &mut Vec::new()));
+    assert_eq!(kcp.room(), 36 * MSS + MSS - 100, "on its way or waiting for it is the same");
+    said(&mut kcp, now);
+    assert_eq!(kcp.room(), 37 * MSS, "a sent segment is what it is, and 54,172 bytes are left");
+    for _ in 0..10 {
+        assert!(kcp.fill(|_, _| ()));
+    }
+    kcp.write(&pattern(5 * MSS));
+    assert!(kcp.fill(|_, _| ()));
+    assert_eq!(kcp.room(), 32 * MSS, "who looked and wrote nothing has changed nothing");
+}
+
+/// Acknowledged out of order, it is no longer on its way.
+#[test]
+fn what_was_acknowledged_leaves_room_before_una_has_passed_it() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.write(&pattern(40 * MSS)), 32 * MSS);
+    said(&mut kcp, now);
+    kcp.handle_packet(now, &segment(Command::Ack, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.room(), 2 * MSS, "and the window has grown by one");
+}
+
 /// 32 places, all taken. More room is made, and the peer, which may not send, learns it.
 #[test]
 fn room_that_was_made_larger_is_told_and_room_that_nobody_misses_is_not() {
@@ -203,4 +255,26 @@ fn a_window_that_is_still_closed_is_no_news() {
     assert_eq!(said(&mut kcp, now), []);
     kcp.consume();
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 42, 1, 0)]);
+}
+
+/// More may be on its way with each round trip, for one who uses what he has. Who had no more to send says nothing of the path.
+#[test]
+fn a_flight_grows_for_one_who_fills_it() {
+    for (retransmission, all, room) in [
+        (Retransmission::TailProbe, true, 100),
+        (Retransmission::TailProbe, false, 47),
+        (Retransmission::Timeout, true, 64),
+        (Retransmission::Timeout, false, 32),
+    ] {
+        let now = Instant::now();
+        let mut kcp = Kcp::new(now, CONV, config());
+        kcp.set_retransmission(retransmission);
+        kcp.handle_packet(now, &segment(Command::Wins, 0, 0, b"")).expect("well formed");
+        let count = if all { kcp.room() / MSS } else { 1 };
+        kcp.write(&pattern(count * MSS));
+        assert_eq!(said(&mut kcp, now).len(), count);
+        let una = u32::try_from(count).expect("some");
+        kcp.handle_packet(now + ms(10), &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        assert_eq!(kcp.room(), room * MSS, "{retransmission:?}, filled: {all}");
+    }
 }

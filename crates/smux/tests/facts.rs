@@ -1,0 +1,195 @@
+//! What a session says of itself, and what it counts.
+
+mod common;
+
+use common::*;
+use turbotunnel_smux::wire::Command::{Fin, Nop, Psh, Syn, Upd};
+use turbotunnel_smux::{Config, Event, Mux, Side, Stats, StreamError, StreamId, Version};
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let refused = |config: Config| std::panic::catch_unwind(|| Mux::new(start(), Side::Client, config)).is_err();
+    let config = Config::default;
+    for max_frame_size in [1, 65_535] {
+        assert!(!refused(Config { max_frame_size, ..config() }));
+    }
+    for max_frame_size in [0, 65_536] {
+        assert!(refused(Config { max_frame_size, ..config() }));
+    }
+    for initial_window in [262_143, 1 << 31] {
+        assert!(refused(Config { initial_window, ..config() }));
+    }
+    assert!(refused(Config { max_window: 1 << 31, ..config() }));
+    assert!(refused(Config { first_buffered: 0, ..config() }));
+    assert!(refused(Config { max_buffered: 0, ..config() }));
+    assert!(refused(Config { send_buffer: 0, ..config() }));
+    assert!(refused(Config { first_unsent: 0, ..config() }));
+    assert!(refused(Config { max_unsent: 0, ..config() }));
+    assert!(refused(Config { stream_rate: 0, ..config() }));
+    assert!(refused(Config { stream_burst: 0, ..config() }));
+}
+
+/// One who opens streams, writes, reads, keeps alive and lets go.
+#[test]
+fn all_that_goes_is_counted() {
+    let mut pair = Pair::new(Config::default());
+    let (first, second) = (pair.open(), pair.open());
+    assert_eq!(pair.client.write(first, &[7; 2_000]), Ok(2_000));
+    assert_eq!(pair.client.write(second, b"x"), Ok(1));
+    pair.client.finish(second).expect("an open stream");
+    pair.run();
+    for id in [first, second] {
+        read_all(&mut pair.server, pair.now, id);
+    }
+    pair.run();
+    pair.client.handle_bytes(pair.now, &update(3, 1_999, 9)).expect("older than the last");
+    pair.client.set_keepalive(pair.now, Some(ms(1_000)));
+    pair.wait(ms(1_000));
+    pair.run();
+    assert_eq!(pair.client.write(first, b"unsent"), Ok(6));
+    pair.client.abort(first);
+    pair.run();
+
+    let mut stats = Stats::default();
+    (stats.streams_opened, stats.fins_sent, stats.keepalives_sent) = (2, 2, 1);
+    // Two SYNs, three frames of data, a FIN, a NOP, and two FINs.
+    (stats.frames_sent, stats.bytes_sent, stats.bytes_unsent) = (9, 2_001, 6);
+    (stats.frames_received, stats.updates_received, stats.updates_ignored) = (2, 1, 1);
+    assert_eq!(*pair.client.stats(), stats);
+    let mut stats = Stats::default();
+    (stats.streams_accepted, stats.frames_received, stats.bytes_received) = (2, 9, 2_001);
+    (stats.updates_sent, stats.frames_sent) = (1, 1);
+    assert_eq!(*pair.server.stats(), stats);
+}
+
+/// A peer that says what makes no sense, to nobody, or too late.
+#[test]
+fn all_that_comes_and_is_dropped_is_counted() {
+    let now = start();
+    let mut mux = Mux::new(now, Side::Server, Config::default());
+    for id in [3, 5, 7] {
+        mux.handle_bytes(now, &frame(Syn, id, b"")).expect("a stream");
+    }
+    let [closed, ended, open] = [3, 5, 7].map(StreamId::new);
+    mux.handle_bytes(now, &frame(Psh, 3, b"unread")).expect("data");
+    mux.close(closed);
+    mux.handle_bytes(now, &frame(Fin, 5, b"")).expect("a FIN");
+    assert_eq!(mux.read(now, ended, &mut [0; 9]), Ok(Some(0)));
+    let odd = [
+        frame(Psh, 3, b"late"),
+        frame(Psh, 5, b"after the end"),
+        frame(Psh, 7, b""),
+        frame(Psh, 7, b"fine"),
+        frame(Syn, 7, b""),
+        frame(Fin, 99, b""),
+        frame(Psh, 99, b"nobody"),
+        update(99, 0, 9),
+        frame(Nop, 0, b""),
+    ];
+    mux.handle_bytes(now, &odd.concat()).expect("borne");
+
+    let mut stats = Stats::default();
+    (stats.streams_accepted, stats.syns_ignored, stats.frames_received) = (3, 1, 14);
+    (stats.bytes_received, stats.empty_frames) = (10, 1);
+    (stats.bytes_unread, stats.bytes_after_end) = (10, 13);
+    (stats.frames_unknown_stream, stats.bytes_unknown_stream) = (3, 6);
+    assert_eq!(*mux.stats(), stats);
+    assert_eq!(read_all(&mut mux, now, open).0, b"fine");
+    assert_eq!(mux.buffered(), 0);
+}
+
+#[test]
+fn between_frames_is_where_a_connection_may_end() {
+    let bytes = [frame(Syn, 3, b""), frame(Psh, 3, b"abc"), update(3, 0, 300_000), frame(Nop, 0, b"")].concat();
+    let ends = [0, 8, 19, 35, 43];
+    let mut mux = Mux::new(start(), Side::Server, Config::default());
+    for (taken, byte) in bytes.iter().enumerate() {
+        assert_eq!(mux.is_between_frames(), ends.contains(&taken), "after {taken} bytes");
+        mux.handle_bytes(start(), &[*byte]).expect("a frame's byte");
+    }
+    assert!(mux.is_between_frames());
+    // In one piece but for the end of the data.
+    mux.handle_bytes(start(), &frame(Psh, 3, b"abc")[..10]).expect("most of a frame");
+    assert!(!mux.is_between_frames());
+}
+
+/// A reader is woken by data or by the end, and by nothing else.
+#[test]
+fn what_is_no_data_wakes_no_reader() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    pair.server.handle_bytes(pair.now, &frame(Psh, 3, b"x")).expect("data");
+    assert_eq!(read_all(&mut pair.server, pair.now, id).0, b"x");
+    events(&mut pair.server);
+    let next = frame(Psh, 3, b"y");
+    for bytes in [&frame(Nop, 0, b"")[..], &update(3, 0, 300_000), &frame(Psh, 3, b""), &next[..8]] {
+        pair.server.handle_bytes(pair.now, bytes).expect("a frame");
+        assert_eq!(events(&mut pair.server), [], "{bytes:?}");
+    }
+    pair.server.handle_bytes(pair.now, &next[8..]).expect("data");
+    assert_eq!(events(&mut pair.server), [Event::Readable(id)]);
+}
+
+#[test]
+fn no_window_grows_beyond_half_of_what_may_be_buffered() {
+    let config = Config { first_buffered: 1 << 20, max_buffered: 1 << 20, ..Config::default() };
+    let mut pair = Pair::new(config);
+    pair.server.set_rtt(ms(100));
+    let id = pair.open();
+    for _ in 0..40 {
+        while pair.client.write(id, &[0; 65_536]).is_ok_and(|n| n > 0) {
+            pair.up();
+        }
+        pair.up();
+        read_all(&mut pair.server, pair.now, id);
+        pair.down();
+        events(&mut pair.client);
+        pair.wait(ms(100));
+    }
+    assert_eq!(pair.server.stats().windows_grown, 1, "256 KiB, 512 KiB");
+}
+
+/// An update with a window of 0 means a refusal only between peers that tell them; and another window never does.
+#[test]
+fn only_who_tells_refusals_is_told_one() {
+    for (tells, window, refused) in [(false, 0, false), (true, 1, false), (true, 0, true)] {
+        let mut pair = Pair::new(Config::default());
+        if tells {
+            pair.client.tell_refusals();
+        }
+        let id = pair.open();
+        pair.client.handle_bytes(pair.now, &update(3, 0, window)).expect("an update");
+        assert_eq!(events(&mut pair.client).contains(&Event::Refused(id)), refused, "{tells}, {window}");
+    }
+}
+
+#[test]
+fn a_session_that_ends_finishes_every_stream_once() {
+    let mut pair = Pair::new(Config::default());
+    let ids = [pair.open(), pair.open(), pair.open()];
+    pair.client.finish(ids[1]).expect("an open stream");
+    pair.run();
+    assert_eq!(events(&mut pair.client), [Event::FinSent(ids[1])]);
+    pair.client.finish_all();
+    assert_eq!(pair.client.write(ids[0], b"x"), Err(StreamError::Finished));
+    assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0), (Fin, 7, 0)]);
+    assert_eq!(pair.client.stats().fins_sent, 3);
+}
+
+/// Version 1 has neither windows nor updates, and a refusal is a FIN.
+#[test]
+fn a_refusal_of_version_1_is_a_fin() {
+    for (version, expected) in [(Version::V1, 8), (Version::V2, 24)] {
+        let now = start();
+        let mut mux = Mux::new(now, Side::Server, Config { version, accept_backlog: 0, ..Config::default() });
+        mux.tell_refusals();
+        let mut syn = frame(Syn, 3, b"");
+        syn[0] = version as u8;
+        mux.handle_bytes(now, &syn).expect("a SYN");
+        let mut out = Vec::new();
+        assert!(mux.poll_transmit(now, &mut out, ROOM));
+        assert_eq!(out.len(), expected);
+        assert_eq!(parse(&out).last().map(|frame| frame.0.command), Some(Fin));
+        assert_eq!(out.len() == 24, parse(&out)[0].0.command == Upd);
+    }
+}
