@@ -193,3 +193,88 @@ fn a_refusal_of_version_1_is_a_fin() {
         assert_eq!(out.len() == 24, parse(&out)[0].0.command == Upd);
     }
 }
+
+/// Before anything was read nobody has told of a window. The announcement counts for streams that are open and for those to come.
+#[test]
+fn an_announced_window_is_used_before_the_first_update() {
+    let config = Config { send_buffer: 4 << 20, first_unsent: 16 << 20, ..Config::default() };
+    let now = start();
+    for (announced, used) in [(None, 262_144), (Some(1 << 20), 1 << 20), (Some(0), 262_144)] {
+        let mut mux = Mux::new(now, Side::Client, config.clone());
+        let before = mux.open().expect("a stream");
+        if let Some(window) = announced {
+            mux.set_peer_window(window);
+        }
+        let after = mux.open().expect("a stream");
+        for id in [before, after] {
+            assert_eq!(mux.write(id, &[7; 2 << 20]), Ok(2 << 20));
+        }
+        sent(&mut mux, now);
+        assert_eq!(mux.stats().bytes_sent, 2 * used, "{announced:?}");
+    }
+}
+
+#[test]
+fn the_backlog_can_be_made_longer() {
+    let now = start();
+    let mut mux = Mux::new(now, Side::Server, Config { accept_backlog: 1, ..Config::default() });
+    for (id, refused) in [(3, 0), (5, 1)] {
+        mux.handle_bytes(now, &frame(Syn, id, b"")).expect("a SYN");
+        assert_eq!(mux.stats().streams_refused, refused);
+    }
+    mux.set_accept_backlog(2);
+    mux.handle_bytes(now, &frame(Syn, 7, b"")).expect("a SYN");
+    assert_eq!((mux.stats().streams_refused, mux.streams()), (1, 2));
+}
+
+#[test]
+fn a_held_fin_awaits_an_answer_from_the_quiet_on() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    pair.client.set_fin_quiet(Some(ms(1_000)));
+    pair.client.finish(id).expect("an open stream");
+    assert_eq!(sent(&mut pair.client, pair.now), []);
+    pair.client.set_fin_quiet(Some(ms(2_000)));
+    assert_eq!(sent(&mut pair.client, pair.now), [], "another time is no reason to let it go");
+    pair.client.start_fin_quiet(pair.now, id);
+    assert!(!pair.client.awaits_answer());
+    pair.wait(ms(2_000));
+    assert!(pair.client.awaits_answer());
+    pair.client.handle_alive(pair.now);
+    assert!(!pair.client.awaits_answer());
+    assert_eq!(sent(&mut pair.client, pair.now), [(Fin, 3, 0)]);
+}
+
+/// What waits to be read, what waits to be sent, and what is kept for the next.
+#[test]
+fn memory_is_what_both_directions_hold_and_what_is_spare() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert_eq!((pair.client.memory(), pair.client.buffered()), (0, 0));
+    assert_eq!(pair.client.write(id, b"x"), Ok(1));
+    assert_eq!((pair.client.memory(), pair.client.buffered()), (8_192, 0));
+    pair.client.handle_bytes(pair.now, &frame(Psh, 3, &[7; 10_000])).expect("data");
+    assert_eq!((pair.client.memory(), pair.client.buffered()), (3 * 8_192, 2 * 8_192));
+    sent(&mut pair.client, pair.now);
+    read_all(&mut pair.client, pair.now, id);
+    assert_eq!((pair.client.memory(), pair.client.buffered()), (3 * 8_192, 0), "spare");
+    pair.client.set_keepalive(pair.now, None);
+    assert_eq!(pair.client.memory(), 0);
+}
+
+/// Who wants to transmit has something that can go.
+#[test]
+fn nobody_wants_to_transmit_what_cannot_go() {
+    for version in [Version::V1, Version::V2] {
+        let mut pair = Pair::new(Config { version, ..Config::default() });
+        let id = pair.client.open().expect("a stream");
+        pair.up();
+        assert!(!pair.server.wants_transmit(), "a stream that came is nothing to send");
+        for _ in 0..2 {
+            assert_eq!(pair.client.write(id, &[7; 131_072]), Ok(131_072));
+            pair.up();
+        }
+        assert_eq!(pair.client.write(id, b"x"), Ok(1));
+        assert_eq!(pair.client.wants_transmit(), version == Version::V1, "only version 2 has a window");
+    }
+}

@@ -68,6 +68,9 @@ fn a_peer_that_was_never_heard_gets_one_segment_to_answer() {
     assert!(kcp.is_learning() && kcp.wants_transmit(now));
     assert_eq!(said(&mut kcp, now).iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(), [(Command::Push, 0)]);
     assert!(!kcp.wants_transmit(now));
+    now = kcp.poll_timeout().expect("it may be lost");
+    kcp.handle_timeout(now);
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask], "then it is asked");
     kcp.handle_packet(now, &segment(Command::Ack, 0, 1, b"")).expect("well formed");
     assert!(!kcp.is_learning());
     assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
@@ -209,6 +212,7 @@ fn a_new_carrier_forgets_backoff_and_congestion() {
         assert!(said(&mut kcp, now).len() <= 16);
     }
     kcp.resume(now, Resume::Now);
+    assert_eq!(kcp.poll_timeout(), None, "all is due, and waits only for somebody to ask");
     assert_eq!(said(&mut kcp, now).len(), 32);
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1000)));
 }

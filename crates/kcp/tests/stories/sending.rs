@@ -118,6 +118,18 @@ fn timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress() {
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1010)), "once acknowledged, at its first going");
 }
 
+#[test]
+fn only_acknowledgements_put_a_timeout_off() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(3 * MSS));
+    said(&mut kcp, now);
+    kcp.handle_packet(now + ms(500), &segment(Command::Wask, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(1_000)));
+    kcp.handle_packet(now + ms(600), &segment(Command::Wask, 0, 1, b"")).expect("well formed");
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(600) + kcp.rto()));
+}
+
 /// Somebody who takes nothing but the first segment (a server that has no session yet) must not wait until all others had their turn.
 #[test]
 fn after_a_timeout_the_first_segment_goes_first_each_time() {
@@ -154,6 +166,26 @@ fn between_peers_of_ours_only_the_first_segment_goes_again_and_late() {
     assert_eq!(kcp.stats().resent_probe, 5);
 }
 
+/// The last ACKs have come, but no `una` that says the same. It is asked for.
+#[test]
+fn a_una_that_stays_behind_is_asked_for() {
+    for retransmission in [Retransmission::Timeout, Retransmission::TailProbe] {
+        let now = Instant::now();
+        let mut kcp = Kcp::new(now, CONV, config());
+        kcp.set_retransmission(retransmission);
+        kcp.write(b"x");
+        said(&mut kcp, now);
+        let mut ack = segment(Command::Ack, 0, 0, b"");
+        ack[8..12].copy_from_slice(&[0; 4]);
+        kcp.handle_packet(now + ms(50), &ack).expect("well formed");
+        assert_eq!((kcp.in_flight(), kcp.srtt()), (1, Some(ms(50))));
+        let due = kcp.poll_timeout().expect("an end");
+        assert_eq!(due, now + ms(1_200));
+        kcp.handle_timeout(due);
+        assert_eq!(said(&mut kcp, due).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+    }
+}
+
 /// The receiver had to drop all of it. What else is believed to be on its way must not keep back the one segment that tells.
 #[test]
 fn a_full_flight_does_not_hold_back_the_probe() {
@@ -186,6 +218,9 @@ fn the_probe_goes_before_what_has_not_had_its_turn_on_a_new_carrier() {
         kcp.handle_timeout(now);
         assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
     }
+    // The others have not lost their places.
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 4, b"")).expect("well formed");
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [4, 5, 6, 7]);
 }
 
 #[test]

@@ -70,6 +70,21 @@ fn questions_cease_when_nobody_wants_to_write() {
     assert_eq!(kcp.room(), 32 * MSS);
 }
 
+/// Somebody wanted to write once, and could. That the window is full now is no reason to ask.
+#[test]
+fn who_has_found_room_asks_no_more() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    for (window, taken) in [(0_u16, 0), (1, MSS)] {
+        let mut wins = segment(Command::Wins, 0, 0, b"");
+        wins[6..8].copy_from_slice(&window.to_le_bytes());
+        kcp.handle_packet(now, &wins).expect("well formed");
+        assert_eq!(kcp.write(&pattern(MSS)), taken);
+    }
+    said(&mut kcp, now);
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(1_000)), "for the segment, not for the window");
+}
+
 #[test]
 fn an_announced_edge_is_not_taken_back() {
     let now = Instant::now();
