@@ -272,5 +272,13 @@ mod tests {
         let mut arena = Arena::new();
         let mut queue = Queue::new();
         assert_eq!(arena.push(&mut queue, &[1], Sizing::Tight), SMALLEST);
+        // Then as much as the piece at hand, or a quarter of what is there.
+        assert_eq!(arena.push(&mut queue, &[1; 4_095], Sizing::Tight), 4_096 - SMALLEST);
+        assert_eq!(queue.len(), 4_096);
+        assert_eq!(arena.push(&mut queue, &[1], Sizing::Tight), 1_024);
+        assert_eq!(arena.spare(), 0);
+        assert_eq!(arena.push(&mut queue, &[1; 2 * CHUNK], Sizing::Whole), 2 * CHUNK);
+        arena.clear(&mut queue);
+        assert_eq!((arena.spare(), queue.len()), (2 * CHUNK, 0));
     }
 }

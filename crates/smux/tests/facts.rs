@@ -278,3 +278,166 @@ fn nobody_wants_to_transmit_what_cannot_go() {
         assert_eq!(pair.client.wants_transmit(), version == Version::V1, "only version 2 has a window");
     }
 }
+
+#[test]
+fn there_is_room_until_the_limit_is_reached() {
+    let config = Config { first_buffered: 16_384, max_buffered: 16_384, ..Config::default() };
+    let mut pair = Pair::of(Config::default(), config);
+    pair.open();
+    for bytes in [1, 8_191, 8_192] {
+        assert!(pair.server.has_room(), "{} bytes", pair.server.buffered());
+        pair.server.handle_bytes(pair.now, &frame(Psh, 3, &vec![7; bytes])).expect("data");
+    }
+    assert_eq!((pair.server.buffered(), pair.server.has_room()), (16_384, false));
+}
+
+/// Whole chunks while less than a quarter of what may be held is; then no more than is needed.
+#[test]
+fn chunks_are_whole_while_memory_is_plenty() {
+    for (held, chunk) in [(122_880, 8_192), (131_072, 64)] {
+        let mut pair = Pair::new(Config::default());
+        let (first, second) = (pair.open(), pair.open());
+        assert_eq!(pair.client.write(first, &vec![7; held]), Ok(held));
+        assert_eq!(pair.client.write(second, b"x"), Ok(1));
+        assert_eq!(pair.client.memory(), held + chunk);
+    }
+}
+
+#[test]
+fn what_was_aborted_is_held_no_more() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert_eq!(pair.client.write(id, &[7; 100_000]), Ok(100_000));
+    pair.client.abort(id);
+    pair.run();
+    pair.client.set_keepalive(pair.now, None);
+    assert_eq!((pair.client.memory(), pair.client.streams()), (0, 0));
+}
+
+/// One stream after the other: each gets its part among those that are open, and, once twice the limit is held, among all that could be.
+#[test]
+fn late_writers_get_their_part_and_later_ones_a_small_one() {
+    let (send_buffer, limit) = (65_536, 65_536);
+    let config = Config { send_buffer, first_unsent: limit, max_unsent: limit, max_streams: 16, ..Config::default() };
+    let mut pair = Pair::new(config);
+    let taken = [(); 6].map(|()| {
+        let id = pair.client.open().expect("a stream");
+        pair.client.write(id, &[7; 65_536]).expect("an open stream")
+    });
+    assert_eq!(taken, [65_536, 32_768, 21_845, 16_384, 4_096, 4_096]);
+}
+
+/// Half of his buffer, or, while all that may wait is used up, half of his part.
+#[test]
+fn a_writer_is_woken_when_half_of_what_he_may_have_is_out() {
+    let mut pair = Pair::new(Config { max_unsent: 512 << 10, ..Config::default() });
+    let ids: Vec<StreamId> = (0..8).map(|_| pair.open()).collect();
+    let mut waiting: Vec<usize> = ids.iter().map(|id| pair.client.write(*id, &[7; 300_000]).expect("open")).collect();
+    assert_eq!(waiting, [262_144, 262_144, 65_536, 65_536, 65_536, 65_536, 65_536, 65_536]);
+    for id in &ids {
+        assert_eq!(pair.client.write(*id, b"x"), Ok(0));
+    }
+    let mut woken = [None; 8];
+    let mut packet = Vec::new();
+    while pair.client.poll_transmit(pair.now, &mut packet, ROOM) {
+        for (header, payload) in parse(&packet) {
+            waiting[ids.iter().position(|id| *id == header.stream).expect("one of them")] -= payload.len();
+        }
+        packet.clear();
+        for event in events(&mut pair.client) {
+            let Event::Writable(id) = event else { panic!("{event:?}") };
+            let stream = ids.iter().position(|other| *other == id).expect("one of them");
+            assert_eq!(woken[stream].replace(waiting[stream]), None, "once");
+        }
+    }
+    for (stream, half) in [(0, 131_072), (1, 131_072), (2, 32_768), (7, 32_768)] {
+        let left = woken[stream].expect("woken");
+        assert!((half - ROOM..=half).contains(&left), "stream {stream} at {left}");
+    }
+}
+
+#[test]
+fn a_deadline_ends_with_its_stream_and_the_others_stay() {
+    let mut pair = Pair::new(Config::default());
+    let ids = [pair.open(), pair.open(), pair.open()];
+    pair.client.set_fin_quiet(Some(ms(1_000)));
+    for id in ids {
+        pair.client.finish(id).expect("an open stream");
+    }
+    assert_eq!(sent(&mut pair.client, pair.now), []);
+    let first = pair.now;
+    for id in ids {
+        pair.client.start_fin_quiet(pair.now, id);
+        pair.wait(ms(100));
+    }
+    for (id, left) in [(ids[0], Some(1_100)), (ids[2], Some(1_100)), (ids[1], None)] {
+        pair.client.close(id);
+        assert_eq!(pair.client.poll_timeout(), left.map(|left| first + ms(left)));
+    }
+}
+
+/// With a byte less nothing goes, with as much as it needs it does; wherever it is written to.
+#[test]
+fn control_frames_wait_for_their_room() {
+    let opened = || {
+        let mut mux = Mux::new(start(), Side::Server, Config::default());
+        mux.open().expect("a stream");
+        mux
+    };
+    let read = || {
+        let mut pair = Pair::new(Config::default());
+        let id = pair.open();
+        pair.server.handle_bytes(pair.now, &frame(Psh, 3, b"x")).expect("data");
+        read_all(&mut pair.server, pair.now, id);
+        pair.server
+    };
+    let refused = |tells| {
+        let mut mux = Mux::new(start(), Side::Server, Config { accept_backlog: 0, ..Config::default() });
+        if tells {
+            mux.tell_refusals();
+        }
+        mux.handle_bytes(start(), &frame(Syn, 3, b"")).expect("a SYN");
+        mux
+    };
+    let silent = || {
+        let now = start();
+        let mut mux = Mux::new(now, Side::Server, Config::default());
+        mux.set_keepalive(now, Some(ms(1)));
+        mux.handle_timeout(now + ms(1));
+        mux
+    };
+    let finished = || {
+        let mut mux = opened();
+        assert_eq!(sent(&mut mux, start()).len(), 1);
+        mux.finish(StreamId::new(2)).expect("an open stream");
+        mux
+    };
+    for (mut mux, needs, what) in [
+        (opened(), 8, "SYN"),
+        (finished(), 8, "FIN"),
+        (read(), 16, "an update"),
+        (refused(false), 8, "a refusal"),
+        (refused(true), 24, "a refusal that is told"),
+        (silent(), 8, "NOP"),
+    ] {
+        for before in [1_000, 0] {
+            let mut out = vec![7; before];
+            assert!(!mux.poll_transmit(start(), &mut out, needs - 1) && out.len() == before, "{what}");
+        }
+        let mut out = vec![7; 1_000];
+        assert!(mux.poll_transmit(start(), &mut out, needs) && out.len() == 1_000 + needs, "{what}");
+        assert!(!mux.wants_transmit(), "{what}");
+    }
+}
+
+#[test]
+fn a_session_is_quiet_when_all_that_was_written_is_out() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert!(pair.client.is_quiet());
+    assert_eq!(pair.client.write(id, &[7; 5_000]), Ok(5_000));
+    let mut packet = Vec::new();
+    assert!(pair.client.poll_transmit(pair.now, &mut packet, ROOM) && !pair.client.is_quiet());
+    while pair.client.poll_transmit(pair.now, &mut packet, ROOM) {}
+    assert!(pair.client.is_quiet());
+}
