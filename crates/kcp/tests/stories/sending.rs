@@ -73,6 +73,18 @@ fn the_ts_of_an_ack_tells_which_transmission_arrived() {
 }
 
 #[test]
+fn a_ts_that_was_never_sent_tells_no_round_trip() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(2 * MSS));
+    said(&mut kcp, now);
+    for (sn, una) in [(0, 1), (1, 1)] {
+        kcp.handle_packet(now + ms(30), &segment(Command::Ack, sn, una, b"")).expect("well formed");
+    }
+    assert_eq!((kcp.srtt(), kcp.stats().rtt_samples, kcp.stats().rtt_implausible), (None, 0, 2));
+}
+
+#[test]
 fn a_loss_halves_the_window_once_per_flight() {
     let now = Instant::now();
     let mut kcp = Kcp::new(now, CONV, config());

@@ -70,6 +70,39 @@ fn questions_cease_when_nobody_wants_to_write() {
     assert_eq!(kcp.room(), 32 * MSS);
 }
 
+/// What was written before the peer's first words waits for a window that turned out smaller. Whatever else comes does not put the question off.
+#[test]
+fn who_waits_for_the_window_asks_in_half_a_second_whatever_comes_meanwhile() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(20 * MSS));
+    let small = |cmd| {
+        let mut packet = segment(cmd, 0, 0, b"");
+        packet[6..8].copy_from_slice(&15_u16.to_le_bytes());
+        packet
+    };
+    kcp.handle_packet(now, &small(Command::Wins)).expect("a window of 15");
+    assert_eq!(said(&mut kcp, now).len(), 15);
+    for later in [0, 100, 400] {
+        kcp.handle_packet(now + ms(later), &small(Command::Wask)).expect("well formed");
+        assert_eq!(kcp.poll_timeout(), Some(now + ms(500)));
+    }
+    // All has arrived, and the window stays as it is: closed.
+    let mut closed = segment(Command::Ack, 14, 15, b"");
+    closed[6..8].copy_from_slice(&[0, 0]);
+    kcp.handle_packet(now + ms(450), &closed).expect("well formed");
+    said(&mut kcp, now + ms(450));
+    let mut due = now + ms(500);
+    let waits = [(); 7].map(|()| {
+        kcp.handle_timeout(due);
+        assert_eq!(said(&mut kcp, due).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+        let wait = kcp.poll_timeout().expect("another question") - due;
+        due += wait;
+        wait.as_micros()
+    });
+    assert_eq!(waits, [750_000, 1_125_000, 1_687_500, 2_531_250, 3_796_875, 4_000_000, 4_000_000]);
+}
+
 /// Somebody wanted to write once, and could. That the window is full now is no reason to ask.
 #[test]
 fn who_has_found_room_asks_no_more() {
@@ -82,6 +115,7 @@ fn who_has_found_room_asks_no_more() {
         assert_eq!(kcp.write(&pattern(MSS)), taken);
     }
     said(&mut kcp, now);
+    kcp.handle_packet(now, &segment(Command::Wask, 0, 0, b"")).expect("well formed");
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1_000)), "for the segment, not for the window");
 }
 
@@ -216,8 +250,8 @@ fn room_is_what_the_flight_leaves() {
     assert!(kcp.poll_transmit(now, &mut Vec::new()));
     assert_eq!(kcp.room(), 36 * MSS + MSS - 100, "on its way or waiting for it is the same");
     said(&mut kcp, now);
-    assert_eq!(kcp.room(), 37 * MSS, "a sent segment is what it is, and 54,172 bytes are left");
-    for _ in 0..10 {
+    assert_eq!(kcp.room(), 37 * MSS, "a sent segment is what it is, and 51,412 bytes are left");
+    for _ in 0..100 {
         assert!(kcp.fill(|_, _| ()));
     }
     kcp.write(&pattern(5 * MSS));
@@ -276,7 +310,7 @@ fn a_window_that_is_still_closed_is_no_news() {
 #[test]
 fn a_flight_grows_for_one_who_fills_it() {
     for (retransmission, all, room) in [
-        (Retransmission::TailProbe, true, 100),
+        (Retransmission::TailProbe, true, 94),
         (Retransmission::TailProbe, false, 47),
         (Retransmission::Timeout, true, 64),
         (Retransmission::Timeout, false, 32),
@@ -289,7 +323,8 @@ fn a_flight_grows_for_one_who_fills_it() {
         kcp.write(&pattern(count * MSS));
         assert_eq!(said(&mut kcp, now).len(), count);
         let una = u32::try_from(count).expect("some");
-        kcp.handle_packet(now + ms(10), &segment(Command::Wins, 0, una, b"")).expect("well formed");
+        let soon = now + Duration::from_micros(500);
+        kcp.handle_packet(soon, &segment(Command::Wins, 0, una, b"")).expect("well formed");
         assert_eq!(kcp.room(), room * MSS, "{retransmission:?}, filled: {all}");
     }
 }
