@@ -919,6 +919,22 @@ mod tests {
     }
 
     #[test]
+    fn on_a_new_carrier_all_goes_again_and_is_counted_on() {
+        let now = Instant::now();
+        let (mut pool, mut stats) = (Pool::new(now, 1376), Stats::default());
+        let mut sender = eight(now, &mut pool, &mut stats);
+        for carrier in 1..=3 {
+            assert_eq!(sender.next_order(), 8 * carrier);
+            assert!(sender.resume(now));
+            check(&sender);
+            assert_eq!((sender.lost, sender.next_order()), (8, 8 * carrier));
+            while let Some(index) = sender.due() {
+                sender.on_sent(now, Ts::default(), index, &mut stats);
+            }
+        }
+    }
+
+    #[test]
     fn each_flight_that_loses_something_halves_the_window() {
         let now = Instant::now();
         let (mut pool, mut stats, mut rto) = (Pool::new(now, 1376), Stats::default(), Rto::new(Duration::ZERO));
@@ -972,8 +988,9 @@ mod tests {
         }
         for _ in 0..1000 {
             sender.mark_lost(Sn::new(0), Cause::Probe);
-            let index = sender.due().expect("just marked");
+            let (index, order) = (sender.due().expect("just marked"), sender.next_order());
             sender.on_sent(now, Ts::default(), index, &mut stats);
+            assert_eq!(sender.next_order(), order + 1, "transmissions are counted from the beginning");
         }
         assert!(sender.log.len() <= 4 * 3 + IDLE_RING, "{} entries", sender.log.len());
         sender.trim_log();

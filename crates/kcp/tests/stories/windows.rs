@@ -115,7 +115,9 @@ fn who_has_found_room_asks_no_more() {
         assert_eq!(kcp.write(&pattern(MSS)), taken);
     }
     said(&mut kcp, now);
-    kcp.handle_packet(now, &segment(Command::Wask, 0, 0, b"")).expect("well formed");
+    let mut other = segment(Command::Wask, 0, 0, b"");
+    other[6..8].copy_from_slice(&1_u16.to_le_bytes());
+    kcp.handle_packet(now, &other).expect("well formed");
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1_000)), "for the segment, not for the window");
 }
 
