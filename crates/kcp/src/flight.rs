@@ -334,3 +334,350 @@ fn within(per_second: u64, time: Duration) -> usize {
     let bytes = u128::from(per_second) * time.as_nanos() / 1_000_000_000;
     usize::try_from(bytes).unwrap_or(MOST).min(MOST)
 }
+
+/// The numbers of the module's doc, one by one. What they amount to on a path is in `tests/flight.rs`.
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
+mod tests {
+    use super::*;
+
+    const INITIAL: usize = 64 << 10;
+    /// Bytes a second.
+    const RATE: u64 = 10_000_000;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    const fn us(us: u64) -> Duration {
+        Duration::from_micros(us)
+    }
+
+    /// One that has believed in a path for a while.
+    fn believing(bandwidth: u64, min_rtt: Duration, state: State) -> Flight {
+        let mut flight = Flight::new(Instant::now(), 0, INITIAL);
+        flight.bandwidths = [bandwidth; ROUNDS];
+        flight.min_rtt = Some(min_rtt);
+        flight.state = state;
+        flight.update_limit();
+        flight
+    }
+
+    const CRUISE: State = State::Cruise { rounds: 0 };
+
+    const fn search(best: u64, without_growth: u32, grown: usize) -> State {
+        State::Search { best, without_growth, grown }
+    }
+
+    const fn drain(shortest: Option<Duration>, rounds: u32, doubted: bool, deep: bool) -> State {
+        State::Drain { shortest, rounds, doubted, deep }
+    }
+
+    /// A path on which everything that is on its way is acknowledged at once, a round trip after it was sent.
+    struct Rounds {
+        now: Instant,
+        order: u64,
+        flight: Flight,
+    }
+
+    impl Rounds {
+        fn of(flight: Flight) -> Self {
+            Self { now: flight.began, order: flight.ends, flight }
+        }
+
+        fn new() -> Self {
+            Self::of(Flight::new(Instant::now(), 10, INITIAL))
+        }
+
+        fn round(&mut self, bytes: usize, rtt: Duration) {
+            self.round_with(bytes, rtt, 0);
+        }
+
+        fn round_with(&mut self, bytes: usize, rtt: Duration, flying: usize) {
+            self.now += rtt;
+            let (order, next) = (self.order, self.order + 10);
+            self.order = next;
+            let news = Acknowledged { bytes, round_trip: Some(rtt), order, next, flying };
+            self.flight.on_acknowledged(self.now, news);
+        }
+
+        /// Some of what is on its way.
+        fn part(&mut self, bytes: usize, rtt: Duration) {
+            let news =
+                Acknowledged { bytes, round_trip: Some(rtt), order: self.order - 1, next: self.order, flying: 0 };
+            self.flight.on_acknowledged(self.now, news);
+        }
+    }
+
+    #[test]
+    fn cruising_leaves_room_for_a_headroom_that_is_a_time() {
+        for (bandwidth, min_rtt, limit) in [
+            (RATE, ms(10), 296_608),             // 192 KiB take 19.66 ms
+            (1_000_000_000, ms(10), 20_000_000), // 0.2 ms, but min_rtt at least
+            (1_000_000, ms(10), 35_000),         // 197 ms, but 25 ms at most
+            (RATE, ms(100), 1_250_000),          // 25 ms at most, whatever min_rtt is
+            (1_000_000_000, us(10), 246_608),    // 50 us are the shortest
+            (1_000, ms(10), 4 * 1400),           // the least
+            (u64::MAX, ms(10), 1 << 30),         // the most
+            (0, ms(10), 4 * 1400),
+        ] {
+            let flight = believing(bandwidth, min_rtt, CRUISE);
+            assert_eq!(flight.limit(), limit, "{bandwidth} bytes/s, {min_rtt:?}");
+        }
+    }
+
+    #[test]
+    fn searching_takes_three_times_the_path_and_draining_less_than_it() {
+        let limit = |state| believing(RATE, ms(10), state).limit();
+        assert_eq!(limit(search(0, 0, 0)), 300_000);
+        assert_eq!(limit(search(0, 0, 400_000)), 400_000);
+        assert_eq!(believing(1_000, ms(10), search(0, 0, 0)).limit(), INITIAL);
+        assert_eq!(limit(drain(None, 0, false, false)), 87_500);
+        assert_eq!(limit(drain(None, 0, false, true)), 50_000);
+    }
+
+    #[test]
+    fn a_new_carrier_begins_with_an_eighth_within_bounds() {
+        let now = Instant::now();
+        for (before, begin) in [(100_000, INITIAL), (800_000, 100_000), (1 << 30, 4 * INITIAL)] {
+            let mut flight = believing(RATE, ms(10), CRUISE);
+            flight.limit = before;
+            let resumed = flight.resumed(now, 7);
+            assert_eq!((resumed.limit(), resumed.state, resumed.ends), (begin, search(0, 0, begin), 7));
+        }
+        assert_eq!(Flight::new(now, 0, 1).resumed(now, 0).limit(), LEAST);
+    }
+
+    #[test]
+    fn a_round_lasts_until_all_is_acknowledged_that_was_on_its_way_and_a_millisecond() {
+        let mut path = Rounds::new();
+        path.now += ms(50);
+        path.part(600_000, ms(50));
+        assert_eq!(path.flight.bandwidth(), 0, "the rest is still on its way");
+        path.round(400_000, ms(50));
+        assert_eq!(path.flight.bandwidth(), RATE, "1,000,000 bytes in 100 ms");
+        path.round(1_000, us(999));
+        assert_eq!(path.flight.next, 1, "too short to be a round");
+        path.round(1_000, us(1));
+        assert_eq!(path.flight.next, 2);
+        assert_eq!(path.flight.bandwidths[..2], [RATE, 2_000_000]);
+    }
+
+    #[test]
+    fn the_best_of_five_rounds_counts() {
+        let mut path = Rounds::new();
+        path.round(1_000_000, ms(100));
+        for _ in 0..4 {
+            path.round(500_000, ms(100));
+            assert_eq!(path.flight.bandwidth(), RATE);
+        }
+        path.round(500_000, ms(100));
+        assert_eq!(path.flight.bandwidth(), RATE / 2);
+    }
+
+    #[test]
+    fn the_search_ends_after_three_rounds_without_a_quarter_more() {
+        let mut path = Rounds::new();
+        path.round(1_000_000, ms(100));
+        let mut grown = INITIAL + 1_000_000;
+        assert_eq!(path.flight.state, search(RATE, 0, grown));
+        for without_growth in 1..=3 {
+            path.round(1_250_000, ms(100));
+            grown += 1_250_000;
+            assert_eq!(path.flight.state, search(RATE, without_growth, grown), "a quarter is not enough");
+        }
+        let mut more = Rounds { flight: Flight { state: search(RATE, 1, 0), ..path.flight }, ..path };
+        more.round(1_250_100, ms(100));
+        assert_eq!(more.flight.state, search(12_501_000, 0, 1_250_100), "a little more is");
+        more.flight.state = search(RATE, 3, 0);
+        more.round(1_000_000, ms(100));
+        assert_eq!(more.flight.state, CRUISE);
+    }
+
+    #[test]
+    fn the_search_ends_at_once_when_a_queue_forms_and_brings_no_more() {
+        let begun = || {
+            let mut path = Rounds::new();
+            path.round(1_000_000, ms(100));
+            path.flight.state = search(RATE, 0, 0);
+            path
+        };
+        // A queue is half of the shortest round trip and 50 ms.
+        let mut path = begun();
+        path.round(2_000_000, ms(200));
+        assert_eq!(path.flight.state, search(RATE, 1, 2_000_000));
+        path.round(2_010_000, ms(201));
+        assert_eq!(path.flight.state, CRUISE);
+        let mut path = begun();
+        path.round(4_000_000, ms(201));
+        assert!(matches!(path.flight.state, State::Search { without_growth: 0, .. }), "it brings more");
+    }
+
+    #[test]
+    fn the_search_grows_with_what_is_acknowledged_within_twice_the_shortest_round_trip() {
+        let grown = |flight: &Flight| match flight.state {
+            State::Search { grown, .. } => grown,
+            state => panic!("{state:?}"),
+        };
+        let mut path = Rounds::new();
+        path.part(1_000, ms(100));
+        assert_eq!((grown(&path.flight), path.flight.limit()), (INITIAL + 1_000, INITIAL + 1_000));
+        path.part(2_000, ms(200));
+        assert_eq!(grown(&path.flight), INITIAL + 3_000);
+        path.part(4_000, ms(201));
+        assert_eq!(grown(&path.flight), INITIAL + 3_000, "that has waited");
+        path.flight.on_idle(path.order);
+        path.part(8_000, ms(100));
+        assert_eq!(grown(&path.flight), INITIAL + 3_000, "nobody needs more");
+        let mut path = Rounds::new();
+        path.part(2 << 30, ms(100));
+        assert_eq!(path.flight.limit(), 1 << 30);
+    }
+
+    #[test]
+    fn a_round_with_too_little_to_send_says_only_that_so_much_is_possible() {
+        let mut path = Rounds::new();
+        path.round(1_000_000, ms(100));
+        let state = path.flight.state;
+        for _ in 0..10 {
+            path.flight.on_idle(path.order);
+            path.round(1_000, ms(100));
+        }
+        assert_eq!((path.flight.state, path.flight.bandwidth()), (state, RATE), "no sign of anything");
+        path.flight.on_idle(path.order);
+        path.round(2_000_000, ms(100));
+        assert_eq!(path.flight.bandwidth(), 2 * RATE);
+        // Until everything has arrived that was sent before or then, and the round after that is over.
+        path.flight.on_idle(path.order + 10);
+        path.round(1_000, ms(100));
+        assert!(path.flight.idle);
+        path.round(1_000, ms(100));
+        assert!(!path.flight.idle);
+        path.round(1_000, ms(100));
+        assert!(path.flight.bandwidths.contains(&10_000), "now it counts");
+    }
+
+    #[test]
+    fn a_pause_in_which_there_was_nothing_to_send_is_no_part_of_a_round() {
+        let mut path = Rounds::new();
+        path.now += ms(900);
+        path.flight.on_first_sent(path.now, path.order);
+        path.round(1_000_000, ms(100));
+        assert_eq!(path.flight.bandwidth(), 1_000_000, "there was always more to send");
+        path.flight.on_idle(path.order);
+        path.now += ms(900);
+        path.flight.on_first_sent(path.now, path.order);
+        path.round(1_000_000, ms(100));
+        assert_eq!(path.flight.bandwidth(), RATE);
+    }
+
+    #[test]
+    fn the_shortest_round_trip_is_seen_again_with_a_sixteenth_more() {
+        let mut path = Rounds::new();
+        path.part(1, ms(160));
+        let first = path.now;
+        for (rtt, seen) in [(171, false), (170, true), (160, true), (159, true)] {
+            path.now += ms(10);
+            path.flight.min_rtt_seen = first;
+            path.part(1, ms(rtt));
+            assert_eq!(path.flight.min_rtt_seen == path.now, seen, "{rtt} ms");
+        }
+        assert_eq!(path.flight.min_rtt, Some(ms(159)));
+    }
+
+    #[test]
+    fn cruising_ends_when_the_path_brings_more_three_times() {
+        // Half of the headroom is an eighth of this path.
+        let hope = |growing, bandwidth| {
+            let mut flight = believing(RATE, ms(100), CRUISE);
+            flight.growing = growing;
+            flight.hope(bandwidth);
+            (flight.growing, flight.state)
+        };
+        assert_eq!(hope((0, RATE, 0), 11_250_000), ((0, RATE, 1), CRUISE), "not more than it must");
+        assert_eq!(hope((0, RATE, 1), 11_250_010), ((1, 11_250_010, 0), CRUISE));
+        assert_eq!(hope((1, RATE, 2), RATE), ((1, RATE, 3), CRUISE));
+        assert_eq!(hope((1, 2 * RATE, 3), RATE), ((0, RATE, 0), CRUISE), "too long ago");
+        let found = search(2 * RATE, 0, 1_250_000);
+        assert_eq!(hope((2, RATE, 3), 2 * RATE), ((0, 2 * RATE, 0), found));
+    }
+
+    /// What is explained is 5/4 of the round trip with the headroom, and 25 ms: here 181.25 ms.
+    #[test]
+    fn a_path_that_answers_later_than_the_limit_explains_is_drained() {
+        let doubt = |contradicted, shortest, idle| {
+            let mut flight = believing(RATE, ms(100), CRUISE);
+            flight.contradicted = contradicted;
+            flight.shortest = Some(shortest);
+            flight.doubt(flight.began, 5_000_000, idle);
+            (flight.contradicted, flight.state, flight.bandwidth())
+        };
+        let (in_doubt, halved) = (drain(None, 0, true, false), 5_000_000);
+        assert_eq!(doubt(1, us(181_250), false), (0, CRUISE, RATE));
+        assert_eq!(doubt(1, us(181_251), false), (2, CRUISE, RATE));
+        assert_eq!(doubt(1, us(181_251), true), (0, CRUISE, RATE), "that may have been anything");
+        assert_eq!(doubt(2, us(181_251), false), (0, in_doubt, halved), "three rounds in a row");
+        assert_eq!(doubt(0, us(362_500), false), (1, CRUISE, RATE));
+        assert_eq!(doubt(0, us(362_501), false), (0, in_doubt, halved), "at once");
+    }
+
+    #[test]
+    fn a_path_that_was_not_seen_without_a_queue_for_ten_seconds_is_drained() {
+        for (age, state) in [(ms(9_999), CRUISE), (ms(10_000), drain(None, 0, false, false))] {
+            let mut flight = believing(RATE, ms(100), CRUISE);
+            flight.shortest = Some(ms(120));
+            flight.doubt(flight.min_rtt_seen + age, RATE, false);
+            assert_eq!((flight.state, flight.bandwidth()), (state, RATE));
+        }
+    }
+
+    #[test]
+    fn cruising_is_judged_from_the_third_round_on() {
+        let mut path = Rounds::of(believing(RATE, ms(100), CRUISE));
+        for rounds in 1..=2 {
+            path.round(1_000_000, ms(500));
+            assert_eq!(path.flight.state, State::Cruise { rounds });
+        }
+        path.round(1_000_000, ms(500));
+        assert_eq!(path.flight.state, drain(None, 0, true, false));
+        assert_eq!(path.flight.limit(), 2_000_000 / 10 * 7 / 8, "what the last round has brought");
+    }
+
+    #[test]
+    fn draining_lasts_two_rounds_and_until_no_more_is_on_its_way_than_may_be() {
+        let mut path = Rounds::of(believing(RATE, ms(100), drain(None, 0, false, false)));
+        path.round_with(10_000, ms(110), 0);
+        assert_eq!(path.flight.state, drain(Some(ms(110)), 1, false, false));
+        path.round_with(10_000, ms(105), 875_001);
+        path.part(1, ms(120));
+        assert_eq!(path.flight.state, drain(Some(ms(105)), 2, false, false));
+        path.round_with(10_000, ms(120), 875_000);
+        assert_eq!((path.flight.state, path.flight.min_rtt), (CRUISE, Some(ms(105))));
+        assert_eq!(path.flight.min_rtt_seen, path.now);
+        assert_eq!(path.flight.bandwidths, [RATE; ROUNDS], "less was brought because less was sent");
+        path.flight.state = drain(None, 0, false, false);
+        path.round(2_100_000, ms(105));
+        assert_eq!(path.flight.bandwidth(), 2 * RATE, "but more is more");
+    }
+
+    #[test]
+    fn what_draining_shows_decides_how_it_goes_on() {
+        let end = |seen, doubted, bandwidth, idle| {
+            let mut flight = believing(RATE, ms(100), drain(Some(seen), 2, doubted, false));
+            flight.idle = idle;
+            flight.end_drain(flight.began, bandwidth);
+            (flight.state, flight.min_rtt, flight.bandwidth())
+        };
+        let slow = 5_000_000;
+        // Within a sixteenth as fast as ever: there is a queue of ours still.
+        assert_eq!(end(ms(99), true, 9_375_001, false), (drain(None, 0, true, true), Some(ms(99)), RATE));
+        assert_eq!(end(ms(200), false, 9_375_001, false), (drain(None, 0, false, true), Some(ms(100)), RATE));
+        assert_eq!(end(ms(99), true, 9_375_000, false), (CRUISE, Some(ms(99)), RATE));
+        assert_eq!(end(ms(99), true, 9_375_001, true), (CRUISE, Some(ms(99)), RATE));
+        // Up to a quarter longer it is the same path.
+        assert_eq!(end(ms(125), false, slow, false), (CRUISE, Some(ms(125)), RATE));
+        assert_eq!(end(ms(125), true, slow, false), (CRUISE, Some(ms(125)), RATE));
+        assert_eq!(end(ms(126), false, slow, false), (drain(None, 0, true, false), Some(ms(100)), slow));
+        assert_eq!(end(ms(126), true, slow, false), (search(0, 0, 875_000), Some(ms(126)), RATE));
+    }
+}

@@ -124,8 +124,38 @@ mod tests {
     #[test]
     fn odd_sizes_are_not_kept() {
         let mut pool = Pool::new(Instant::now(), 1376);
-        let large = pool.get(65_511);
+        let (usual, large) = (pool.get(1), pool.get(65_511));
+        assert_eq!(pool.bytes(), 1376 + 65_511);
         pool.put(large);
         assert!(pool.spare.is_empty());
+        assert_eq!(pool.bytes(), 1376);
+        pool.put(usual);
+        assert_eq!((pool.spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
+        let large = pool.get(1377);
+        assert_eq!((pool.spare.len(), pool.allocated(), large.capacity()), (1, 3, 1377), "the spare one is too small");
+        pool.get(1376);
+        assert_eq!((pool.spare.len(), pool.allocated()), (0, 3));
+    }
+
+    #[test]
+    fn a_keepalive_and_its_answer_do_not_make_an_engine_busy() {
+        let mut pool = Pool::new(Instant::now(), 1376);
+        let buffers = [pool.get(1), pool.get(1)];
+        assert!(pool.is_quiet());
+        pool.get(1);
+        assert!(!pool.is_quiet());
+        buffers.into_iter().for_each(|buffer| pool.put(buffer));
+    }
+
+    #[test]
+    fn a_burst_leaves_so_many_spare_buffers_and_no_more() {
+        let mut pool = Pool::new(Instant::now(), 8);
+        let mut burst: Vec<_> = (0..MAX_SPARE + 2).map(|_| pool.get(1)).collect();
+        let last = burst.pop().expect("many");
+        burst.into_iter().for_each(|buffer| pool.put(buffer));
+        assert_eq!((pool.spare.len(), pool.bytes()), (MAX_SPARE, 8 * (MAX_SPARE + 1)));
+        pool.put(last);
+        assert_eq!((pool.spare.len(), pool.bytes()), (MAX_SPARE_IDLE, 8 * MAX_SPARE_IDLE));
+        assert_eq!(pool.spare.capacity(), MAX_SPARE_IDLE, "nor a place for more");
     }
 }

@@ -92,7 +92,7 @@ impl Receiver {
         self.room = usize::from(segments).clamp(LEAST_ROOM.min(self.window), self.window);
         // Nobody has been told a window before the first packet.
         self.most_room = if self.told { self.most_room.max(self.room) } else { self.room };
-        self.wins_due |= self.wnd() > 0 && self.reopens();
+        self.wins_due |= self.reopens();
     }
 
     /// Announces at most so many free places from now on, at least one. What is accepted does not change.
@@ -207,7 +207,7 @@ impl Receiver {
         self.held -= chunk.capacity();
         pool.put(chunk);
         self.advance();
-        self.wins_due |= self.wnd() > 0 && self.reopens();
+        self.wins_due |= self.reopens();
         if self.readable.is_empty() && self.waiting.is_empty() && pool.is_quiet() {
             self.readable.shrink_to(IDLE_RING);
             self.waiting.shrink_to(IDLE_RING);
@@ -215,12 +215,15 @@ impl Receiver {
         }
     }
 
-    /// Whether the peer, as far as we told it, has little or no room, and would have much more if it knew.
+    /// Whether there is room, and the peer, as far as we told it, has none, or little and would have much more if it knew.
     fn reopens(&self) -> bool {
+        if self.wnd() == 0 {
+            return false;
+        }
         let known = self.told_edge.distance_from(self.rcv_nxt);
         let gain = self.rcv_nxt.plus(u32::from(self.wnd())).distance_from(self.told_edge);
         let quarter = i32::try_from(self.room / 4).expect("recv_window is a u16");
-        (known <= 0 && gain > 0) || (known < quarter && gain >= quarter.max(1))
+        known <= 0 || (known < quarter && gain >= quarter)
     }
 
     // Answering.

@@ -81,3 +81,24 @@ impl Stats {
             + self.dropped_wrong_ack
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_count_each_cause_once() {
+        let (resent_timeout, resent_overtaken, resent_probe, resent_resume) = (1, 20, 300, 4_000);
+        let resent = Stats { resent_timeout, resent_overtaken, resent_probe, resent_resume, ..Stats::default() };
+        assert_eq!((resent.resent(), resent.dropped()), (4_321, 0));
+        let dropped = Stats {
+            dropped_empty_push: 1,
+            dropped_beyond_window: 20,
+            dropped_over_budget: 300,
+            dropped_wrong_una: 4_000,
+            dropped_wrong_ack: 50_000,
+            ..Stats::default()
+        };
+        assert_eq!((dropped.dropped(), dropped.resent()), (54_321, 0));
+    }
+}

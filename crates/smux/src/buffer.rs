@@ -262,9 +262,42 @@ mod tests {
         arena.push(&mut queue, &[1], Sizing::Tight);
         arena.trim();
         assert_eq!((arena.pooled, arena.used), (0, 1));
+        assert_eq!(arena.chunks.iter().map(|chunk| chunk.data.capacity()).sum::<usize>(), SMALLEST);
         arena.clear(&mut queue);
         arena.trim();
         assert_eq!(arena.chunks.capacity(), 0, "an idle session holds nothing");
+    }
+
+    #[test]
+    fn a_queue_that_is_read_while_it_is_written_keeps_its_order() {
+        let mut arena = Arena::new();
+        let mut queue = Queue::new();
+        let (mut written, mut read) = (0_u32, 0_u32);
+        for round in 0..200 {
+            for _ in 0..round * 7 % 1_500 {
+                arena.push(&mut queue, &written.to_le_bytes(), Sizing::Tight);
+                written += 1;
+            }
+            let mut bytes = Vec::new();
+            arena.pop(&mut queue, round * 5 % 1_300 * 4, |part| bytes.extend_from_slice(part));
+            for number in bytes.chunks_exact(4) {
+                assert_eq!(number, read.to_le_bytes());
+                read += 1;
+            }
+        }
+        assert_eq!(queue.len(), (written - read) as usize * 4);
+        assert!(read > 50_000);
+    }
+
+    #[test]
+    fn places_of_small_chunks_are_used_again() {
+        let mut arena = Arena::new();
+        let mut queue = Queue::new();
+        for _ in 0..10 {
+            arena.push(&mut queue, &[1], Sizing::Tight);
+            arena.pop(&mut queue, 1, |_| ());
+        }
+        assert_eq!((arena.chunks.len(), arena.spare()), (1, 0));
     }
 
     #[test]
@@ -272,5 +305,13 @@ mod tests {
         let mut arena = Arena::new();
         let mut queue = Queue::new();
         assert_eq!(arena.push(&mut queue, &[1], Sizing::Tight), SMALLEST);
+        // Then as much as the piece at hand, or a quarter of what is there.
+        assert_eq!(arena.push(&mut queue, &[1; 4_095], Sizing::Tight), 4_096 - SMALLEST);
+        assert_eq!(queue.len(), 4_096);
+        assert_eq!(arena.push(&mut queue, &[1], Sizing::Tight), 1_024);
+        assert_eq!(arena.spare(), 0);
+        assert_eq!(arena.push(&mut queue, &[1; 2 * CHUNK], Sizing::Whole), 2 * CHUNK);
+        assert_eq!(arena.clear(&mut queue), 4_096 + 1_024 + 2 * CHUNK, "all that was allocated");
+        assert_eq!((arena.spare(), queue.len()), (2 * CHUNK, 0));
     }
 }

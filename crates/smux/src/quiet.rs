@@ -50,3 +50,39 @@ impl QuietClock {
         self.paused.is_none().then(|| (self.began + since + quiet).max(self.not_before))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn after_a_gap_what_was_lost_comes_again_after_the_root_of_twice_both() {
+        let now = Instant::now();
+        for (gap, quiet, rest) in [(50, 2, 14_142), (8, 9, 12_000), (0, 8, 2_000)] {
+            let mut clock = QuietClock::new(now);
+            clock.resume(now, secs(gap), secs(quiet));
+            let deadline = clock.deadline(Duration::ZERO, Duration::ZERO).expect("it runs") - now;
+            assert_eq!(deadline.as_millis(), rest, "{gap} s, {quiet} s");
+        }
+    }
+
+    #[test]
+    fn while_the_clock_stands_still_nothing_comes_nearer() {
+        let now = Instant::now();
+        let mut clock = QuietClock::new(now);
+        clock.resume(now, secs(50), secs(1));
+        clock.pause(now + secs(3));
+        clock.pause(now + secs(4));
+        assert_eq!(clock.moment(now + secs(60)), secs(3));
+        assert_eq!(clock.deadline(secs(3), secs(1)), None);
+        clock.resume(now + secs(63), secs(0), secs(1));
+        assert_eq!(clock.moment(now + secs(64)), secs(4));
+        assert_eq!(clock.deadline(secs(3), secs(1)), Some(now + secs(70)), "10 s after the first gap, and a minute");
+        assert_eq!(clock.deadline(secs(13), secs(1)), Some(now + secs(74)));
+    }
+}

@@ -131,8 +131,9 @@ mod tests {
         assert_eq!(table.find(StreamId::new(3)), Some(new));
         table.remove(new);
         table.trim();
+        assert_eq!((table.slots.capacity(), table.places.capacity()), (0, 0));
         let newest = table.insert(stream(3));
-        assert!(table.get(new).is_none() && table.get(newest).is_some());
+        assert!(table.get(old).is_none() && table.get(new).is_none() && table.get(newest).is_some());
         assert_eq!(table.find(StreamId::new(5)), None);
     }
 }

@@ -188,6 +188,11 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_called_by_its_number() {
+        assert_eq!(StreamId::new(u32::MAX).to_string(), "4294967295");
+    }
+
+    #[test]
     fn an_update_comes_back_as_it_went() {
         let upd = Upd { consumed: 0xffff_fff0, window: 65_536 };
         assert_eq!(upd.encode(), [0xf0, 0xff, 0xff, 0xff, 0, 0, 1, 0]);

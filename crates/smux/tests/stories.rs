@@ -260,6 +260,17 @@ fn more_than_the_window_ends_the_session() {
     assert_eq!(read_all(&mut pair.server, pair.now, id).0.len(), 262_144, "what came before can be read");
 }
 
+#[test]
+fn what_is_beyond_the_window_is_told() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    for _ in 0..4 {
+        pair.server.handle_bytes(pair.now, &frame(Psh, 3, &[0; 65_535])).expect("within the window");
+    }
+    let error = ProtocolError::WindowExceeded { stream: id, excess: 6 };
+    assert_eq!(pair.server.handle_bytes(pair.now, &frame(Psh, 3, &[0; 10])), Err(error));
+}
+
 /// A window counts from the moment its update went out: one that was read but not yet told is not the peer's.
 #[test]
 fn the_edge_moves_with_the_update() {
@@ -366,6 +377,10 @@ fn updates_that_cannot_be_true_are_ignored() {
         pair.client.handle_bytes(pair.now, &lie).expect("no reason to end a session");
     }
     assert_eq!((pair.client.stats().updates_received, pair.client.stats().updates_ignored), (1, 4));
+    let mut other = Pair::new(Config::default());
+    other.open();
+    other.client.handle_bytes(other.now, &update(3, 0, 0x7fff_ffff)).expect("the largest window");
+    assert_eq!(other.client.stats().updates_received, 1);
     assert_eq!(pair.client.write(id, &[0; 100]), Ok(100));
     assert_eq!(sent(&mut pair.client, pair.now), [(Psh, 3, 50)]);
 }

@@ -280,6 +280,7 @@ mod tests {
             assert_eq!(sent, bytes, "{name}");
             assert!(sent.len() < MIN_KCP_PACKET, "{name} is dropped by kcp-go only below 24 bytes");
             assert_eq!(Control::decode(&bytes), Some(meaning(&name)), "{name}");
+            assert_eq!(meaning(&name).conv(), 0x1122_3344, "{name}");
         }
     }
 

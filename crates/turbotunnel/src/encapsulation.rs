@@ -196,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_cleared_batch_keeps_its_memory_up_to_what_it_may() {
+        let mut batch = PacketBatch::new();
+        assert_eq!((batch.len(), batch.is_empty()), (0, true));
+        batch.push(&[7; 3]);
+        batch.push(b"");
+        assert_eq!((batch.len(), batch.is_empty()), (7, false));
+        batch.bytes_mut().reserve(1_000);
+        let capacity = batch.bytes_mut().capacity();
+        batch.clear(capacity);
+        assert_eq!((batch.len(), batch.bytes_mut().capacity()), (0, capacity));
+        batch.push(&[7; 3]);
+        batch.clear(capacity - 1);
+        assert_eq!((batch.len(), batch.bytes_mut().capacity()), (0, 0));
+    }
+
+    #[test]
     fn a_packet_that_was_not_made_leaves_no_trace() {
         let mut batch = PacketBatch::new();
         batch.push(b"a");

@@ -227,6 +227,66 @@ mod tests {
     }
 
     #[test]
+    fn towards_go_peers_the_first_question_about_data_is_late_too() {
+        let (start, mut silence) = start();
+        silence.factor = 2;
+        silence.data(start);
+        silence.owed(start, Owed { in_flight: false, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(40), true), (vec![2, 6, 14, 30], None));
+    }
+
+    /// A quarter of 8 s would be less than the answers of a Go program may take.
+    #[test]
+    fn a_short_time_to_live_leaves_the_least_patience() {
+        let (start, mut silence) = start();
+        (silence.factor, silence.time_to_live) = (2, secs(8));
+        silence.owed(start, Owed { in_flight: true, expecting: false });
+        assert_eq!(silence.handle_timeout(start + secs(2)), Some(Verdict::Probe));
+        silence.heard(start + secs(3));
+        for second in 3..7 {
+            assert_eq!(silence.handle_timeout(start + secs(second)), Some(Verdict::Probe));
+        }
+        assert_eq!(silence.handle_timeout(start + secs(7)), Some(Verdict::Dead));
+    }
+
+    #[test]
+    fn a_question_about_what_is_in_flight_is_none_about_data() {
+        let (start, mut silence) = start();
+        let (expecting, at) = (true, |ms| start + Duration::from_millis(ms));
+        silence.owed(start, Owed { in_flight: true, expecting });
+        silence.data(at(900));
+        assert_eq!(silence.handle_timeout(at(1_000)), Some(Verdict::Probe));
+        silence.answered(at(1_100));
+        silence.owed(at(1_100), Owed { in_flight: false, expecting });
+        assert_eq!(silence.poll_timeout(), Some(at(1_900)));
+    }
+
+    #[test]
+    fn what_is_owed_and_what_is_in_doubt_end_with_the_answer() {
+        let (start, mut silence) = start();
+        assert!(!silence.owes() && !silence.is_in_doubt());
+        silence.owed(start, Owed { in_flight: true, expecting: false });
+        assert!(silence.owes() && !silence.is_in_doubt(), "not asked yet");
+        silence.handle_timeout(start + secs(1));
+        silence.owed(start + secs(1), Owed::default());
+        assert!(silence.owes() && silence.is_in_doubt(), "asked");
+        assert_eq!((silence.handle_timeout(start + secs(2)), silence.is_dead()), (Some(Verdict::Dead), true));
+        silence.answered(start + secs(3));
+        assert!(!silence.owes() && !silence.is_in_doubt() && !silence.is_dead());
+    }
+
+    /// What the old carrier had not heard says nothing about the new one, but is still to be acknowledged.
+    #[test]
+    fn a_new_carrier_is_given_its_own_time() {
+        let (start, mut silence) = start();
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(9), false), (vec![1], Some(2)));
+        silence.restart(start + secs(10));
+        assert!(silence.owes() && !silence.is_in_doubt() && !silence.is_dead());
+        assert_eq!(run(&mut silence, start, secs(20), false), (vec![11], Some(12)));
+    }
+
+    #[test]
     fn long_round_trips_get_four_of_them() {
         let (start, mut silence) = start();
         silence.srtt = Some(secs(2));

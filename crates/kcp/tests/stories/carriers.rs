@@ -68,6 +68,9 @@ fn a_peer_that_was_never_heard_gets_one_segment_to_answer() {
     assert!(kcp.is_learning() && kcp.wants_transmit(now));
     assert_eq!(said(&mut kcp, now).iter().map(|s| (s.0, s.1)).collect::<Vec<_>>(), [(Command::Push, 0)]);
     assert!(!kcp.wants_transmit(now));
+    now = kcp.poll_timeout().expect("it may be lost");
+    kcp.handle_timeout(now);
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask], "then it is asked");
     kcp.handle_packet(now, &segment(Command::Ack, 0, 1, b"")).expect("well formed");
     assert!(!kcp.is_learning());
     assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
@@ -175,6 +178,13 @@ fn a_new_carrier_begins_with_what_may_have_died_on_the_old_one() {
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)]);
     kcp.resume(now, Resume::Now);
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)], "the window update may have died");
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 4, ..config() });
+    for sn in 0..2 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now), [(Command::Ack, 1, 2, 2, 0)]);
+    kcp.resume(now, Resume::Now);
+    assert_eq!(said(&mut kcp, now), [], "who may send half of it has no need of one");
 
     // The sender of that peer finds the window closed, and asks at once.
     let mut kcp = Kcp::new(now, CONV, config());
@@ -202,6 +212,7 @@ fn a_new_carrier_forgets_backoff_and_congestion() {
         assert!(said(&mut kcp, now).len() <= 16);
     }
     kcp.resume(now, Resume::Now);
+    assert_eq!(kcp.poll_timeout(), None, "all is due, and waits only for somebody to ask");
     assert_eq!(said(&mut kcp, now).len(), 32);
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1000)));
 }

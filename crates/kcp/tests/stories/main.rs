@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
 
 mod carriers;
+mod facts;
 mod receiving;
 mod sending;
 mod windows;

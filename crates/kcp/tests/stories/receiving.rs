@@ -79,6 +79,7 @@ fn what_is_next_can_be_taken_as_it_comes() {
     kcp.handle_packet_with(now, &segment(Command::Push, 0, 0, b"a"), |_| unreachable!("it was read"))
         .expect("well formed");
     assert_eq!((kcp.rcv_nxt(), kcp.stats().segments_received, kcp.stats().duplicates), (Sn::new(5), 5, 1));
+    assert_eq!(kcp.stats().bytes_received, 5);
 }
 
 #[test]
@@ -133,6 +134,63 @@ fn what_lies_beyond_the_window_is_dropped_without_ack() {
     assert_eq!(said(&mut kcp, now), [(Command::Wins, 0, 4, 1, 0)], "a closed window that opens is told");
 }
 
+/// A peer that had been told more fills the place of what was read before, and one place each.
+#[test]
+fn no_more_chunks_are_readable_than_the_window_has() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 4, ..config() });
+    for sn in 0..6 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(kcp.rcv_nxt(), Sn::new(4), "4 and 5 wait behind them");
+    kcp.consume();
+    assert_eq!(kcp.rcv_nxt(), Sn::new(5));
+    kcp.consume();
+    assert_eq!(kcp.rcv_nxt(), Sn::new(6));
+    assert_eq!(kcp.stats().dropped(), 0);
+}
+
+#[test]
+fn the_peer_waits_to_hear_of_what_came_since_the_last_packet() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    for sn in [0, 1, 3, 5] {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(kcp.only_acks_waiting(now), Some(4));
+    said(&mut kcp, now);
+    for sn in [2, 7] {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+    }
+    assert_eq!(kcp.only_acks_waiting(now), Some(3), "3 has come into its place");
+}
+
+/// Two windows of ordinary segments: one read late, one out of order.
+#[test]
+fn what_an_honest_peer_can_send_is_within_the_budget() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 100, ..config() });
+    let data = pattern(MSS);
+    for sn in 0..200 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, &data)).expect("well formed");
+    }
+    assert_eq!((kcp.stats().segments_received, kcp.stats().dropped()), (200, 0));
+}
+
+#[test]
+fn the_segment_that_all_others_wait_for_is_taken_whatever_is_held() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, Config { recv_window: 100, ..config() });
+    let giant = vec![7; 65_511];
+    for sn in 1..10 {
+        kcp.handle_packet(now, &segment(Command::Push, sn, 0, &giant)).expect("well formed");
+    }
+    let dropped = kcp.stats().dropped_over_budget;
+    assert!(dropped > 0);
+    kcp.handle_packet(now, &segment(Command::Push, 0, 0, &giant)).expect("well formed");
+    assert_eq!((kcp.stats().dropped_over_budget, kcp.peek()), (dropped, Some(&giant[..])));
+}
+
 #[test]
 fn a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget() {
     let now = Instant::now();
@@ -150,6 +208,15 @@ fn a_peer_that_ignores_the_window_and_sends_giants_is_held_to_a_budget() {
     }
     kcp.handle_packet(now, &segment(Command::Push, taken.value(), 0, &giant)).expect("well formed");
     assert_eq!(kcp.rcv_nxt(), taken.next(), "and goes on when it was read");
+    // Who reads one and leaves the others has room for one.
+    for _ in 0..10 {
+        let next = kcp.rcv_nxt().value();
+        for sn in next..next + 10 {
+            kcp.handle_packet(now, &segment(Command::Push, sn, 0, &giant)).expect("well formed");
+        }
+        assert!(kcp.memory() < 2 * 100 * 1500 + 65_536, "{} bytes held", kcp.memory());
+        kcp.consume();
+    }
 }
 
 #[test]

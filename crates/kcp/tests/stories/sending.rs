@@ -36,6 +36,20 @@ fn a_lost_segment_goes_again_once_when_a_later_one_is_acknowledged() {
     assert_eq!(kcp.poll_timeout(), None);
 }
 
+/// Found lost, and before it can go again its ACK comes, late.
+#[test]
+fn what_has_arrived_after_all_does_not_go_again() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(6 * MSS));
+    said(&mut kcp, now);
+    for sn in [3, 1] {
+        kcp.handle_packet(now, &segment(Command::Ack, sn, 0, b"")).expect("well formed");
+    }
+    assert_eq!(said(&mut kcp, now).iter().map(|s| (s.1, s.4)).collect::<Vec<_>>(), [(0, MSS), (2, MSS)]);
+    assert_eq!((kcp.stats().resent_overtaken, kcp.stats().bytes_resent), (2, 2 * 1376));
+}
+
 #[test]
 fn the_ts_of_an_ack_tells_which_transmission_arrived() {
     let now = Instant::now();
@@ -56,6 +70,18 @@ fn the_ts_of_an_ack_tells_which_transmission_arrived() {
     assert_eq!(said(&mut kcp, now + ms(1040)).iter().map(|s| s.1).collect::<Vec<_>>(), [1], "sent before that: lost");
     kcp.handle_packet(now + ms(1050), &ack(1, 2, 500)).expect("well formed");
     assert_eq!((kcp.srtt(), kcp.stats().rtt_samples), (Some(ms(40)), 1), "it was the first transmission after all");
+}
+
+#[test]
+fn a_ts_that_was_never_sent_tells_no_round_trip() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(2 * MSS));
+    said(&mut kcp, now);
+    for (sn, una) in [(0, 1), (1, 1)] {
+        kcp.handle_packet(now + ms(30), &segment(Command::Ack, sn, una, b"")).expect("well formed");
+    }
+    assert_eq!((kcp.srtt(), kcp.stats().rtt_samples, kcp.stats().rtt_implausible), (None, 0, 2));
 }
 
 #[test]
@@ -92,6 +118,7 @@ fn timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress() {
         assert_eq!(said(&mut kcp, now).len(), 1);
     }
     assert_eq!(waits, [1000, 2000, 3000, 4000, 5000, 5000, 5000, 5000]);
+    assert_eq!((kcp.stats().resent_timeout, kcp.stats().bytes_resent), (8, 48));
     kcp.handle_packet(now, &segment(Command::Ack, 0, 1, b"")).expect("well formed");
     assert_eq!(kcp.srtt(), None, "what was sent more than once tells no round trip");
     kcp.write(b"hello!");
@@ -101,6 +128,18 @@ fn timeouts_grow_linearly_to_a_cap_and_start_anew_with_progress() {
     kcp.write(b"hello!");
     said(&mut kcp, now + ms(10));
     assert_eq!(kcp.poll_timeout(), Some(now + ms(1010)), "once acknowledged, at its first going");
+}
+
+#[test]
+fn only_acknowledgements_put_a_timeout_off() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    kcp.write(&pattern(3 * MSS));
+    said(&mut kcp, now);
+    kcp.handle_packet(now + ms(500), &segment(Command::Wask, 0, 0, b"")).expect("well formed");
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(1_000)));
+    kcp.handle_packet(now + ms(600), &segment(Command::Wask, 0, 1, b"")).expect("well formed");
+    assert_eq!(kcp.poll_timeout(), Some(now + ms(600) + kcp.rto()));
 }
 
 /// Somebody who takes nothing but the first segment (a server that has no session yet) must not wait until all others had their turn.
@@ -139,6 +178,26 @@ fn between_peers_of_ours_only_the_first_segment_goes_again_and_late() {
     assert_eq!(kcp.stats().resent_probe, 5);
 }
 
+/// The last ACKs have come, but no `una` that says the same. It is asked for.
+#[test]
+fn a_una_that_stays_behind_is_asked_for() {
+    for retransmission in [Retransmission::Timeout, Retransmission::TailProbe] {
+        let now = Instant::now();
+        let mut kcp = Kcp::new(now, CONV, config());
+        kcp.set_retransmission(retransmission);
+        kcp.write(b"x");
+        said(&mut kcp, now);
+        let mut ack = segment(Command::Ack, 0, 0, b"");
+        ack[8..12].copy_from_slice(&[0; 4]);
+        kcp.handle_packet(now + ms(50), &ack).expect("well formed");
+        assert_eq!((kcp.in_flight(), kcp.srtt()), (1, Some(ms(50))));
+        let due = kcp.poll_timeout().expect("an end");
+        assert_eq!(due, now + ms(1_200));
+        kcp.handle_timeout(due);
+        assert_eq!(said(&mut kcp, due).iter().map(|s| s.0).collect::<Vec<_>>(), [Command::Wask]);
+    }
+}
+
 /// The receiver had to drop all of it. What else is believed to be on its way must not keep back the one segment that tells.
 #[test]
 fn a_full_flight_does_not_hold_back_the_probe() {
@@ -171,6 +230,9 @@ fn the_probe_goes_before_what_has_not_had_its_turn_on_a_new_carrier() {
         kcp.handle_timeout(now);
         assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
     }
+    // The others have not lost their places.
+    kcp.handle_packet(now, &segment(Command::Wins, 0, 4, b"")).expect("well formed");
+    assert_eq!(said(&mut kcp, now).iter().map(|s| s.1).collect::<Vec<_>>(), [4, 5, 6, 7]);
 }
 
 #[test]
@@ -212,6 +274,24 @@ fn fill_appends_to_one_segment_and_leaves_no_empty_one() {
     assert!(kcp.fill(|buffer, _| buffer.resize(MSS - 5, 1)));
     assert_eq!(kcp.fill_sn(), Sn::new(2), "5 bytes are too few for a frame");
     assert_eq!(kcp.room(), 30 * MSS + 5);
+    kcp.write(&pattern(5 + 29 * MSS));
+    assert!(kcp.fill(|buffer, _| buffer.resize(MSS - 5, 1)));
+    assert_eq!((kcp.fill_sn(), kcp.room()), (Sn::new(31), 5));
+    assert!(kcp.fill(|_, room| assert_eq!(room, 5)), "the last one of the window is not left behind");
+}
+
+/// Less than 64 bytes, or than a quarter of a small segment, is too little for a frame.
+#[test]
+fn a_begun_segment_is_left_behind_when_little_is_left_of_it() {
+    let now = Instant::now();
+    for (mtu, kept, left) in [(1400, 64, 63), (72, 12, 11)] {
+        let mss = mtu - 24;
+        for (rest, room) in [(kept, kept), (left, mss)] {
+            let mut kcp = Kcp::new(now, CONV, Config { mtu, ..config() });
+            kcp.write(&pattern(mss - rest));
+            assert!(kcp.fill(|_, found| assert_eq!(found, room, "{rest} of {mss} left")));
+        }
+    }
 }
 
 #[test]
