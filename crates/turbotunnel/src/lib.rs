@@ -68,6 +68,8 @@ pub mod encapsulation;
 mod engine;
 mod error;
 mod path;
+#[cfg(feature = "secure")]
+pub mod secure;
 mod session_id;
 mod silence;
 pub mod tunnel;
