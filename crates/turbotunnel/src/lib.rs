@@ -57,8 +57,9 @@
 //!
 //! # What it is not
 //!
-//! The plain format hides and protects nothing: it is readable by everybody on the way, and whoever reads a session id there can interfere
-//! with that session. Put it over a carrier that encrypts where that matters.
+//! The plain format, which is what you get without a key, hides and protects nothing: it is readable by everybody on the way, and whoever reads a session id there
+//! can interfere with that session. With the feature `secure` and a key at both ends (`Builder::server_key`, `ListenerBuilder::server_keys`) carriers are encrypted
+//! and authenticated, and a session can be reached by nobody but its client. Neither hides that it is this protocol, how much is said, and when.
 
 mod backoff;
 mod config;
@@ -103,6 +104,8 @@ pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
 #[cfg(feature = "tokio")]
 pub use limits::{Limits, ListenerStats, Rate};
+#[cfg(all(feature = "tokio", feature = "secure"))]
+pub use listener::Clients;
 #[cfg(feature = "tokio")]
 pub use listener::{Listener, ListenerBuilder, Peer};
 #[cfg(feature = "tokio")]

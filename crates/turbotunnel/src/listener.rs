@@ -13,6 +13,8 @@
 mod admission;
 mod arrivals;
 mod descriptors;
+#[cfg(feature = "secure")]
+mod gate;
 mod nursery;
 mod permit;
 mod reception;
@@ -30,6 +32,10 @@ use tokio::task::AbortHandle;
 
 use self::admission::Admission;
 use self::arrivals::{Arrivals, Guest};
+#[cfg(feature = "secure")]
+pub use self::gate::Clients;
+#[cfg(feature = "secure")]
+use self::gate::Gate;
 use self::nursery::{Growth, Nursery};
 use crate::SessionId;
 use crate::budget::{self, Budget};
@@ -38,6 +44,8 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::SessionError;
 use crate::limits::{Limits, ListenerStats};
+#[cfg(feature = "secure")]
+use crate::secure::{Route, StaticKey};
 use crate::session::{Event, Session};
 use crate::session_map::SessionMap;
 use crate::shared::{Shared, now};
@@ -79,6 +87,9 @@ pub struct Listener {
 
 struct Server {
     config: Config,
+    /// None: the plain mode.
+    #[cfg(feature = "secure")]
+    gate: Option<Gate>,
     sessions: SessionMap,
     admission: Arc<Mutex<Admission<AbortHandle>>>,
     budget: Arc<Budget>,
@@ -105,7 +116,7 @@ impl Drop for Place {
             (state.tunnel.ended().cloned(), state.tunnel.embryo())
         };
         self.server.arrivals().end(&self.guest);
-        self.server.sessions.remove(now(), shared.id, embryo);
+        self.server.sessions.remove(now(), shared.name, embryo);
         let stats = &mut self.server.admission().stats;
         stats.sessions_ended += 1;
         stats.sessions_abandoned += u64::from(why == Some(SessionError::Abandoned));
@@ -286,6 +297,23 @@ impl Listener {
         drop(unaccepted);
     }
 
+    /// Admits these clients from now on, and no others: sessions of others end at once, and their clients are told why. Without effect in plain mode.
+    #[cfg(feature = "secure")]
+    pub fn set_clients(&self, clients: Clients) {
+        if let Some(gate) = &self.server.gate {
+            gate.set_clients(clients);
+            self.server.expel_unadmitted(gate);
+        }
+    }
+
+    /// Answers to these keys from now on. Sessions go on, and with a key that is not among them any more they get no new carriers. Without effect in plain mode.
+    #[cfg(feature = "secure")]
+    pub fn set_server_keys(&self, keys: impl IntoIterator<Item = StaticKey>) {
+        if let Some(gate) = &self.server.gate {
+            gate.set_keys(keys.into_iter().collect());
+        }
+    }
+
     /// What came, what was refused and by which of the [`Limits`], and what is here now.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
@@ -324,9 +352,49 @@ pub struct ListenerBuilder {
     config: Config,
     limits: Limits,
     on_event: Option<OnEvent>,
+    #[cfg(feature = "secure")]
+    keys: Vec<StaticKey>,
+    #[cfg(feature = "secure")]
+    clients: Clients,
+    #[cfg(feature = "secure")]
+    route: Route,
 }
 
 impl ListenerBuilder {
+    /// The plain mode: the worked example's wire format, in which everybody on the way can read, change and take over whatever he likes. It is what a builder without keys
+    /// makes, too; this says that it is meant.
+    pub fn plain(self) -> Self {
+        #[cfg(feature = "secure")]
+        return Self { keys: Vec::new(), ..self };
+        #[cfg(not(feature = "secure"))]
+        self
+    }
+
+    /// Carriers are encrypted, and only clients that know the public half of one of these keys are answered: to everybody else the listener is silent. Nobody but the client
+    /// itself can reach its sessions, read, change or end them: they belong to the key that began them ([`crate::secure`]). Sessions of the plain format find nobody here, so
+    /// it takes a port of its own.
+    ///
+    /// Several keys are for changing from one to the next: clients of the old one go on until it is left out ([`Listener::set_server_keys`]). None: the plain mode.
+    #[cfg(feature = "secure")]
+    pub fn server_keys(mut self, keys: impl IntoIterator<Item = StaticKey>) -> Self {
+        self.keys = keys.into_iter().collect();
+        self
+    }
+
+    /// Which clients are admitted, with [`ListenerBuilder::server_keys`]. Default: whoever knows the server's public key. See [`Listener::set_clients`].
+    #[cfg(feature = "secure")]
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = clients;
+        self
+    }
+
+    /// What carriers of this server's sessions are to begin with, so that a load balancer finds it, with [`ListenerBuilder::server_keys`]. Default: nothing.
+    #[cfg(feature = "secure")]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
     /// Settings of each session.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
@@ -385,6 +453,8 @@ impl ListenerBuilder {
         let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
         let server = Server {
             config: self.config,
+            #[cfg(feature = "secure")]
+            gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),
             admission: Arc::new(Mutex::new(Admission::new(limits))),
             budget: Budget::new(limits.memory.unwrap_or_else(budget::default_limit)),

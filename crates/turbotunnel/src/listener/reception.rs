@@ -17,11 +17,11 @@ use super::admission::Source;
 use super::arrivals::Guest;
 use super::permit::Permit;
 use crate::SessionId;
-use crate::carrier::{Carrier, StreamCarrier};
+use crate::carrier::{Carrier, StreamCarrier, swallow};
 use crate::control::Control;
 use crate::embryo::Embryo;
 use crate::encapsulation::PacketBatch;
-use crate::session_map::Known;
+use crate::session_map::{Known, Name};
 use crate::shared::{Newcomer, Shared, now};
 use crate::tunnel::{Tunnel, opening_conv};
 
@@ -32,7 +32,7 @@ const STRANGER_LIMIT: Duration = Duration::from_secs(10);
 const KEPT_LIMIT: usize = 2 << 10;
 /// Pause after which the server asks for a refused stranger whether a session may begin now. So whoever stays has twenty times the chance of
 /// those who flood and go.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 impl Server {
     /// Receives a connection in a task of its own.
     pub(super) fn welcome(
@@ -65,39 +65,53 @@ impl Server {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        #[cfg(feature = "secure")]
+        if let Some(gate) = &self.gate {
+            return self.introduce_secure(gate, io, addr, permit).await;
+        }
         let mut id = [0; SessionId::LEN];
         io.read_exact(&mut id).await?;
-        let id = SessionId(id);
-        let mut carrier = StreamCarrier::server(io);
-        let known = self.sessions.get(now(), id);
+        let carrier = Box::new(StreamCarrier::server(io));
+        self.find_place(SessionId(id).into(), carrier, addr, permit).await
+    }
+
+    /// It is known now which session the connection is for.
+    pub(super) async fn find_place(
+        self: &Arc<Self>,
+        name: Name,
+        mut carrier: Box<dyn Carrier>,
+        addr: Option<SocketAddr>,
+        permit: Permit,
+    ) -> io::Result<()> {
+        let known = self.sessions.get(now(), name);
         let embryo = if let Known::Abandoned(embryo) = known { Some(embryo) } else { None };
         match known {
             Known::Live(shared) => {
                 let replaces = shared.lock().tunnel.current().is_some();
                 if permit.attach(replaces).is_err() {
-                    return carrier.swallow().await;
+                    return swallow(&mut *carrier).await;
                 }
                 let early = PacketBatch::new();
-                let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
+                let newcomer = Newcomer { carrier, addr, early, kept: Some(Box::new(permit)) };
                 if let Err(newcomer) = shared.attach(newcomer) {
                     hold(newcomer).await;
                 }
             }
             Known::Ended => {
                 self.admission().stats.strangers_too_late += 1;
-                match self.answer_unknown(&mut carrier).await {
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
+                match answer_all(&mut *carrier, unknown_answer).await {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => swallow(&mut *carrier).await?,
                     other => other?,
                 }
             }
-            Known::Unknown | Known::Abandoned(_) => match self.opening(&mut carrier, &permit, embryo).await {
+            Known::Unknown | Known::Abandoned(_) => match self.opening(&mut *carrier, &permit, embryo).await {
                 Ok(Some((conv, early))) => {
-                    let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
-                    self.begin(id, conv, embryo, newcomer).await;
+                    let newcomer = Newcomer { carrier, addr, early, kept: Some(Box::new(permit)) };
+                    self.begin(name, conv, embryo, newcomer).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.admission().stats.strangers_not_understood += 1;
-                    carrier.swallow().await?;
+                    swallow(&mut *carrier).await?;
                 }
                 other => drop(other?),
             },
@@ -109,7 +123,7 @@ impl Server {
     /// belongs to no session it is held.
     async fn opening(
         &self,
-        carrier: &mut impl Carrier,
+        carrier: &mut dyn Carrier,
         permit: &Permit,
         embryo: Option<Embryo>,
     ) -> io::Result<Option<(u32, PacketBatch)>> {
@@ -141,7 +155,7 @@ impl Server {
             for packet in batch.packets() {
                 if let Some(embryo) = embryo {
                     conv = conv.or_else(|| conv_of(packet).filter(|conv| *conv == embryo.conv()));
-                } else if let Some(unknown) = self.unknown_answer(packet) {
+                } else if let Some(unknown) = unknown_answer(packet) {
                     send(carrier, &unknown).await?;
                     continue;
                 } else {
@@ -152,38 +166,20 @@ impl Server {
         }
     }
 
-    /// Tells everyone who asks that his session is not known here, until he goes.
-    async fn answer_unknown(&self, carrier: &mut impl Carrier) -> io::Result<()> {
-        let mut batch = PacketBatch::new();
-        while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
-            for packet in batch.packets() {
-                if let Some(unknown) = self.unknown_answer(packet) {
-                    send(carrier, &unknown).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A HELLO of somebody who has heard from the session before; here nobody has.
-    fn unknown_answer(&self, packet: &[u8]) -> Option<Control> {
-        match Control::decode(packet)? {
-            Control::Hello(hello) if hello.heard => Some(Control::Unknown { conv: hello.conv }),
-            _ => None,
-        }
-    }
-
-    async fn begin(self: &Arc<Self>, id: SessionId, conv: u32, embryo: Option<Embryo>, newcomer: Newcomer) {
+    async fn begin(self: &Arc<Self>, name: Name, conv: u32, embryo: Option<Embryo>, newcomer: Newcomer) {
         let Ok(token) = SessionId::random() else { return hold(newcomer).await };
         let new = || {
             let config = self.config.clone();
-            let tunnel = match embryo {
+            let mut tunnel = match embryo {
                 Some(embryo) => Tunnel::reborn(now(), config, embryo),
                 None => Tunnel::server(now(), config, conv, token.0),
             };
-            Arc::new(Shared::new(id, tunnel))
+            if name.is_proved() {
+                tunnel.set_authenticated();
+            }
+            Arc::new(Shared::new(name, tunnel))
         };
-        let (shared, is_new) = self.sessions.insert(id, new);
+        let (shared, is_new) = self.sessions.insert(name, new);
         if is_new {
             self.admission().stats.sessions_begun += 1;
             let guest = Guest::new(shared.clone());
@@ -196,6 +192,13 @@ impl Server {
         }
         if is_new {
             self.look_after_embryonic(&shared);
+            // The list may have changed since the client was looked for on it.
+            #[cfg(feature = "secure")]
+            if let Some((gate, owner)) = self.gate.as_ref().zip(name.owner)
+                && !gate.admits(&owner)
+            {
+                shared.with(|state| state.tunnel.expel());
+            }
         }
     }
 }
@@ -206,12 +209,31 @@ async fn hold(mut newcomer: Newcomer) {
     while poll_fn(|cx| newcomer.carrier.poll_recv(cx, &mut batch)).await.is_ok_and(|read| read > 0) {}
 }
 
+/// Gives an answer to each packet that `answer` has one for, until the stranger goes.
+pub(super) async fn answer_all(carrier: &mut dyn Carrier, answer: impl Fn(&[u8]) -> Option<Control>) -> io::Result<()> {
+    let mut batch = PacketBatch::new();
+    while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
+        for answer in batch.packets().filter_map(&answer) {
+            send(carrier, &answer).await?;
+        }
+    }
+    Ok(())
+}
+
+/// For a HELLO of somebody who has heard from the session before; here nobody has.
+fn unknown_answer(packet: &[u8]) -> Option<Control> {
+    match Control::decode(packet)? {
+        Control::Hello(hello) if hello.heard => Some(Control::Unknown { conv: hello.conv }),
+        _ => None,
+    }
+}
+
 /// The conv that a packet of either kind says.
 fn conv_of(packet: &[u8]) -> Option<u32> {
     Control::decode(packet).map(|control| control.conv()).or_else(|| kcp::conv_of(packet))
 }
 
-async fn send(carrier: &mut impl Carrier, control: &Control) -> io::Result<()> {
+async fn send(carrier: &mut dyn Carrier, control: &Control) -> io::Result<()> {
     carrier.buffer().push_with(|out| {
         control.encode(out);
         true
