@@ -85,6 +85,8 @@ mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(feature = "tokio", feature = "secure"))]
+mod key_file;
 #[cfg(feature = "tokio")]
 mod limits;
 #[cfg(feature = "tokio")]
@@ -102,6 +104,8 @@ pub use config::{Config, Counters};
 pub use embryo::Embryo;
 pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
+#[cfg(all(feature = "tokio", feature = "secure"))]
+pub use key_file::{KeyFileError, read_key_file, write_key_file};
 #[cfg(feature = "tokio")]
 pub use limits::{Limits, ListenerStats, Rate};
 #[cfg(all(feature = "tokio", feature = "secure"))]

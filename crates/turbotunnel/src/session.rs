@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::driver::{Dialer, Driver, OnEvent};
 use crate::error::{CarrierEnd, SessionError};
 #[cfg(feature = "secure")]
-use crate::secure::{PublicKey, StaticKey, Suite};
+use crate::secure::{Link, PublicKey, StaticKey, Suite};
 use crate::shared::{Shared, State, now};
 use crate::stream::Stream;
 use crate::tunnel::{CarrierId, StreamFailure, Tunnel};
@@ -385,6 +385,25 @@ impl Builder {
             }),
         )
         .await
+    }
+
+    /// As [`Builder::connect_tcp`], to the server of a `turbotunnel://` link: its key is the one that is expected, and its addresses are tried in turn, from dial to dial.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    #[cfg(feature = "secure")]
+    pub async fn connect_link(self, link: &Link) -> Result<Session, SessionError> {
+        let addresses: Arc<[String]> = link.addresses().into();
+        let dial = move |attempt: Attempt| {
+            let addresses = addresses.clone();
+            async move {
+                // Carriers are counted from 1, and a link has at least one address.
+                let turn = (attempt.number as usize).wrapping_sub(1) % addresses.len();
+                tcp::dial(&addresses[turn]).await
+            }
+        };
+        self.server_key(link.server_key()).connect(dial).await
     }
 
     fn carriers(&self) -> Result<Carriers, SessionError> {

@@ -535,3 +535,20 @@ async fn a_plain_session_does_not_believe_that_it_is_not_admitted() {
     let (session, _) = connect_tapped(Session::builder(), &listener, [nothing(), meddle]).await.unwrap();
     there_and_back(&session, 10_000).await;
 }
+
+/// Real sockets: the first address of the link is nobody's, and what is on the second is the server.
+#[tokio::test]
+async fn a_link_is_enough_to_connect_over_tcp() {
+    let listener = server().bind("127.0.0.1:0").await.unwrap();
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let link = turbotunnel::secure::Link::new(server_key().public(), [nobody, listener.local_addr().unwrap()]).unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        echo(stream).await.unwrap();
+        listener
+    });
+    let session = Session::builder().connect_link(&link.to_string().parse().unwrap()).await.unwrap();
+    there_and_back(&session, 1 << 20).await;
+    session.close().await.unwrap();
+    assert_eq!(serving.await.unwrap().stats().handshakes, 1);
+}

@@ -15,7 +15,7 @@
 //!
 //! What is here is without I/O, without a clock, and without randomness but that which the caller brings:
 //!
-//! * [`StaticKey`], [`PublicKey`]: who somebody is, and how that is written down.
+//! * [`StaticKey`], [`PublicKey`]: who somebody is, and how that is written down; [`Link`]: a server's key and addresses in one string.
 //! * [`Initiator`], [`Recognised`], [`Responder`]: the handshake, one type a state. Each step takes what came and appends what is to be sent.
 //! * [`Records`]: seals and opens what comes after it.
 //!
@@ -24,6 +24,7 @@
 
 mod handshake;
 mod keys;
+mod link;
 mod primitives;
 mod record;
 
@@ -32,4 +33,5 @@ pub use self::handshake::{
     Recognised, Responder, ResponderRandom, Route, Suite,
 };
 pub use self::keys::{KEY_LEN, ParseKeyError, PublicKey, StaticKey};
+pub use self::link::{Link, ParseLinkError};
 pub use self::record::{MAX_RECORD, RecordError, Records};
