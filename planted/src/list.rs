@@ -42,6 +42,11 @@ const BUDGET: &str = "crates/turbotunnel/src/budget.rs";
 const PATH: &str = "crates/turbotunnel/src/path.rs";
 const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
 const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
+const RECEPTION: &str = "crates/turbotunnel/src/listener/reception.rs";
+const GATE: &str = "crates/turbotunnel/src/listener/gate.rs";
+const HANDSHAKE: &str = "crates/turbotunnel/src/secure/handshake.rs";
+const RECORD: &str = "crates/turbotunnel/src/secure/record.rs";
+const PRIMITIVES: &str = "crates/turbotunnel/src/secure/primitives.rs";
 const ADMISSION: &str = "crates/turbotunnel/src/listener/admission.rs";
 const SHARED: &str = "crates/turbotunnel/src/shared.rs";
 const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
@@ -511,13 +516,13 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "an ended session is forgotten at once",
         file: SESSION_MAP,
-        right: "            shard.ended.insert(id, Ended { end, embryo });",
+        right: "            shard.ended.insert(name, Ended { end, embryo });",
         wrong: "            let _ = Ended { end, embryo };",
         test: tokio_half("listener", "a_late_first_segment_of_an_ended_session_begins_no_ghost"),
     },
     Fault {
         name: "close whoever is refused",
-        file: LISTENER,
+        file: RECEPTION,
         right: "                // It comes again.\n                early.clear(0);",
         wrong: "                if true { return Ok(None) }",
         test: tokio_half("listener", "a_client_of_a_forgotten_session_is_held_however_much_it_sends"),
@@ -552,7 +557,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "ask for a refused session only when its client does",
-        file: LISTENER,
+        file: RECEPTION,
         right: "                Some(_) => match tokio::time::timeout(ASK_AGAIN, more).await {",
         wrong: "                Some(_) => match tokio::time::timeout(100 * ASK_AGAIN, more).await {",
         test: tokio_half("limits", "a_flood_of_sessions_leaves_nothing_behind"),
@@ -731,5 +736,76 @@ pub const FAULTS: &[Fault] = &[
         right: "stdout.write_all(&buffer[..n]).await.map_err(Ended::Stdout)?;",
         wrong: "let _ = stdout.write_all(&buffer[..n]).await.map_err(Ended::Stdout);",
         test: program("echo", "a_closed_stdout_is_1_not_0_and_no_panic"),
+    },
+    // Keys.
+    Fault {
+        name: "the id is enough to attach to another client's session",
+        file: GATE,
+        right: "Name { id: session, owner: Some(client) }",
+        wrong: "Name { id: session, owner: Some(client).filter(|_| false) }",
+        test: tokio_half("secure_sessions", "the_id_of_a_session_is_worth_nothing_to_another_client"),
+    },
+    Fault {
+        name: "close at once who says no valid first message",
+        file: GATE,
+        right: "return tokio::io::copy(&mut io, &mut tokio::io::sink()).await.map(drop);",
+        wrong: "return Ok(());",
+        test: tokio_half("secure_sessions", "strangers_hear_nothing_whatever_they_say_and_for_the_same_time"),
+    },
+    Fault {
+        name: "look at the list of clients in the handshake only",
+        file: LISTENER,
+        right: "            self.server.expel_unadmitted(gate);",
+        wrong: "            let _ = |server: &Server| server.expel_unadmitted(gate);",
+        test: tokio_half("secure_sessions", "a_client_that_is_taken_off_the_list_loses_its_sessions_within_a_second"),
+    },
+    Fault {
+        name: "believe in plain mode that one is not admitted",
+        file: TUNNEL,
+        right: "Control::NotAdmitted { .. } if self.path.is_client() && self.authenticated =>",
+        wrong: "Control::NotAdmitted { .. } if self.path.is_client() =>",
+        test: tokio_half("secure_sessions", "a_plain_session_does_not_believe_that_it_is_not_admitted"),
+    },
+    Fault {
+        name: "a carrier is never too old",
+        file: DRIVER,
+        right: "let due = if client { now >= at || worn }",
+        wrong: "let due = if client { worn }",
+        test: tokio_half("secure_sessions", "a_carrier_is_replaced_after_an_hour_before_it_breaks"),
+    },
+    Fault {
+        name: "go on with the records behind one that did not open",
+        file: RECORD,
+        right: "        self.failed = Some(error);",
+        wrong: "        self.opened.records = self.opened.records.saturating_sub(1);",
+        test: tokio_half("secure", "records::left_out_repeated_moved_and_foreign_records_end_it"),
+    },
+    Fault {
+        name: "one nonce for all records",
+        file: RECORD,
+        right: "        Ok(number)",
+        wrong: "        Ok(number * 0)",
+        test: tokio_half("secure", "records::left_out_repeated_moved_and_foreign_records_end_it"),
+    },
+    Fault {
+        name: "leave the secret of ML-KEM out of the psk",
+        file: HANDSHAKE,
+        right: "let psk = keyed(secret, &",
+        wrong: "let psk = keyed(&[secret[0] & 0; KEY_LEN], &",
+        test: tokio_half("secure", "differential::clatter_can_take_the_place_of_either_end"),
+    },
+    Fault {
+        name: "leave the suite out of the prologue",
+        file: HANDSHAKE,
+        right: "[NAME, &[suite.number()], &route, &mark].concat()",
+        wrong: "[NAME, &[suite.number() & 0], &route, &mark].concat()",
+        test: tokio_half("secure", "differential::clatter_can_take_the_place_of_either_end"),
+    },
+    Fault {
+        name: "take public keys of small order",
+        file: PRIMITIVES,
+        right: "if shared.iter().all(|byte| *byte == 0) {",
+        wrong: "if shared.is_empty() {",
+        test: unit("secure::primitives::tests::x25519_agrees_with_the_standard_and_refuses_points_of_small_order"),
     },
 ];

@@ -143,6 +143,9 @@ impl Garden {
         cargo.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env_remove("SIM_SEED");
         cargo.args(["test", "--quiet", "--offline", "--package", test.package]);
+        if test.package == "turbotunnel" {
+            cargo.args(["--features", "secure"]);
+        }
         if test.target == "lib" {
             cargo.arg("--lib")
         } else {

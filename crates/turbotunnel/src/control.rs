@@ -57,6 +57,8 @@ pub enum ByeReason {
     Shutdown,
     /// It has no memory left, and this session stood still.
     OutOfMemory,
+    /// It does not admit the client's key any more.
+    NotAdmitted,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -92,6 +94,11 @@ pub enum Control {
         /// "I have all segments below this."
         una: Sn,
     },
+    /// Server, in answer to a [`Hello`]: the client's key is not admitted. Believed only on carriers that prove who sends.
+    NotAdmitted {
+        /// Repeated from the question.
+        conv: u32,
+    },
     /// The session is over.
     Bye {
         /// The KCP conversation of the session.
@@ -111,6 +118,7 @@ const UNKNOWN: u8 = 3;
 const PING: u8 = 4;
 const PONG: u8 = 5;
 const BYE: u8 = 6;
+const NOT_ADMITTED: u8 = 7;
 
 const FLAG_HEARD: u8 = 1;
 
@@ -132,8 +140,8 @@ impl Control {
                 out.extend_from_slice(&settings.stream_window.to_le_bytes());
                 out.extend_from_slice(&settings.max_packet.to_le_bytes());
             }
-            Self::Unknown { conv } => {
-                out.push(UNKNOWN);
+            Self::Unknown { conv } | Self::NotAdmitted { conv } => {
+                out.push(if matches!(self, Self::Unknown { .. }) { UNKNOWN } else { NOT_ADMITTED });
                 out.extend_from_slice(&conv.to_le_bytes());
             }
             Self::Ping { conv, nonce, una } | Self::Pong { conv, nonce, una } => {
@@ -151,6 +159,7 @@ impl Control {
                     ByeReason::Protocol => 1,
                     ByeReason::Shutdown => 2,
                     ByeReason::OutOfMemory => 3,
+                    ByeReason::NotAdmitted => 4,
                     ByeReason::Other(other) => *other,
                 });
                 out.extend_from_slice(&una.value().to_le_bytes());
@@ -185,6 +194,7 @@ impl Control {
                 max_packet: u16::from_le_bytes(fields.take()?),
             }),
             UNKNOWN => Self::Unknown { conv: fields.u32()? },
+            NOT_ADMITTED => Self::NotAdmitted { conv: fields.u32()? },
             PING => Self::Ping { conv: fields.u32()?, nonce: fields.u32()?, una: Sn::new(fields.u32()?) },
             PONG => Self::Pong { conv: fields.u32()?, nonce: fields.u32()?, una: Sn::new(fields.u32()?) },
             BYE => Self::Bye {
@@ -195,6 +205,7 @@ impl Control {
                     [1] => ByeReason::Protocol,
                     [2] => ByeReason::Shutdown,
                     [3] => ByeReason::OutOfMemory,
+                    [4] => ByeReason::NotAdmitted,
                     [other] => ByeReason::Other(other),
                 },
                 una: Sn::new(fields.u32()?),
@@ -210,6 +221,7 @@ impl Control {
             Self::Hello(Hello { conv, .. })
             | Self::Settings(Settings { conv, .. })
             | Self::Unknown { conv }
+            | Self::NotAdmitted { conv }
             | Self::Ping { conv, .. }
             | Self::Pong { conv, .. }
             | Self::Bye { conv, .. } => conv,
@@ -263,6 +275,7 @@ mod tests {
                 Control::Settings(Settings { conv, time_to_live_s: 120, stream_window: 1 << 20, max_packet: 1500 })
             }
             "unknown" => Control::Unknown { conv },
+            "not admitted" => Control::NotAdmitted { conv },
             "ping" => Control::Ping { conv, nonce: 7, una },
             "pong" => Control::Pong { conv, nonce: 7, una },
             "bye" => Control::Bye { conv, token, reason: ByeReason::Done, una },
@@ -273,7 +286,7 @@ mod tests {
     #[test]
     fn the_documented_vectors_are_what_we_send_and_understand() {
         let vectors = documented();
-        assert_eq!(vectors.len(), 7);
+        assert_eq!(vectors.len(), 8);
         for (name, bytes) in vectors {
             let mut sent = Vec::new();
             meaning(&name).encode(&mut sent);
@@ -291,7 +304,7 @@ mod tests {
                 assert_eq!(Control::decode(&bytes[..len]), None, "{name} cut to {len} bytes");
             }
         }
-        for kind in (0..=255).filter(|kind| !(HELLO..=BYE).contains(kind)) {
+        for kind in (0..=255).filter(|kind| !(HELLO..=NOT_ADMITTED).contains(kind)) {
             assert_eq!(Control::decode(&[kind; 23]), None);
         }
         assert_eq!(Control::decode(&[HELLO; 24]), None);

@@ -37,6 +37,10 @@ const WRITE_CHUNK: usize = 125 << 10;
 const SCARCE_LOOK: Duration = Duration::from_secs(1);
 /// A timer may be so much too early.
 const EARLY: Duration = Duration::from_millis(50);
+/// The client dials anew if the one in the place of an old carrier has not come after this.
+const RETIRE_AGAIN: Duration = Duration::from_secs(60);
+/// The server leaves the first word to the client for so long.
+const RETIRE_GRACE: Duration = Duration::from_secs(600);
 /// When the session is over, its carriers may take so long to be closed in order.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -63,12 +67,28 @@ struct Link {
     read_ended: bool,
     /// When it is dropped, closed in order or not.
     close_by: Option<Instant>,
+    /// When it is too old.
+    retire_at: Option<Instant>,
+    /// Another was asked for because it is worn.
+    worn: bool,
     _kept: Option<Kept>,
 }
 
 impl Link {
     fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>, kept: Option<Kept>) -> Self {
-        Self { id, carrier, addr, closing: false, closed: false, read_ended: false, close_by: None, _kept: kept }
+        let retire_at = carrier.lifetime().map(|lifetime| now() + lifetime);
+        Self {
+            id,
+            carrier,
+            addr,
+            closing: false,
+            closed: false,
+            read_ended: false,
+            close_by: None,
+            retire_at,
+            worn: false,
+            _kept: kept,
+        }
     }
 }
 
@@ -116,7 +136,7 @@ impl Driver {
     /// that.
     fn settle_account(&mut self) -> Option<Instant> {
         let account = self.account.as_mut()?;
-        let unwritten: usize = self.links.iter_mut().map(|link| link.carrier.buffer().len()).sum();
+        let unwritten: usize = self.links.iter().map(|link| link.carrier.unwritten()).sum();
         let (holds, scarce) = {
             let mut state = self.shared.lock();
             let holds = state.tunnel.memory() + unwritten;
@@ -154,13 +174,14 @@ impl Driver {
             let mut state = self.shared.lock();
             match outcome {
                 Ok((carrier, addr)) => {
-                    state.last_dial_error = None;
+                    (state.last_dial_error, state.unanswered) = (None, false);
                     state.tunnel.handle_dialed(now(), id);
                     drop(state);
                     self.links.push(Link::new(id, carrier, addr, None));
                 }
                 Err(error) => {
                     state.last_dial_error = Some(error.to_string());
+                    state.unanswered = is_unanswered(&error);
                     state.tunnel.handle_dial_failed(now(), id);
                 }
             }
@@ -313,6 +334,34 @@ impl Driver {
         });
     }
 
+    /// The client dials another in the place of one that is old or worn, and goes over to it when it is there; the server closes what is older still. Returns when to
+    /// look again.
+    fn retire_links(&mut self) -> Option<Instant> {
+        let (now, client) = (now(), self.dialer.is_some());
+        let mut next = None;
+        for link in self.links.iter_mut().filter(|link| !link.closing && !link.closed) {
+            let Some(at) = link.retire_at else { continue };
+            let worn = client && !link.worn && link.carrier.is_worn();
+            let due = if client { now >= at || worn } else { now >= at + RETIRE_GRACE };
+            if due && client {
+                link.worn |= worn;
+                link.retire_at = Some(now + RETIRE_AGAIN);
+                let mut state = self.shared.lock();
+                if state.tunnel.current() == Some(link.id) {
+                    state.tunnel.redial(now);
+                }
+            } else if due {
+                link.closing = true;
+                link.close_by = Some(now + LINGER);
+                self.shared.lock().tunnel.handle_ended(now, link.id, CarrierEnd::UsedUp);
+                continue;
+            }
+            let look = link.retire_at.map(|at| if client { at } else { at + RETIRE_GRACE });
+            next = look.into_iter().chain(next).min();
+        }
+        next
+    }
+
     fn tell(&mut self, events: Vec<tunnel::Event>) {
         for event in events {
             if event == tunnel::Event::Incoming {
@@ -361,7 +410,25 @@ impl Driver {
     }
 }
 
+/// The dial reached something that has not shown that it is the server.
+fn is_unanswered(error: &io::Error) -> bool {
+    #[cfg(feature = "secure")]
+    return error.get_ref().is_some_and(|error| error.is::<crate::carrier::secure::NoValidAnswer>());
+    #[cfg(not(feature = "secure"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 fn why(error: &io::Error) -> CarrierEnd {
+    #[cfg(feature = "secure")]
+    if let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<crate::secure::RecordError>()) {
+        return match error {
+            crate::secure::RecordError::UsedUp => CarrierEnd::UsedUp,
+            _ => CarrierEnd::NotAuthentic,
+        };
+    }
     match error.kind() {
         io::ErrorKind::InvalidData => CarrierEnd::BadPacket,
         kind => CarrierEnd::Failed(kind),
@@ -370,7 +437,10 @@ fn why(error: &io::Error) -> CarrierEnd {
 
 /// A failed write tells of the peer's close what a read will tell, too; both end the carrier.
 fn broken(error: &io::Error) -> CarrierEnd {
-    CarrierEnd::Failed(error.kind())
+    match why(error) {
+        CarrierEnd::BadPacket => CarrierEnd::Failed(error.kind()),
+        why => why,
+    }
 }
 
 impl Future for Driver {
@@ -399,6 +469,7 @@ impl Future for Driver {
         if acks_wait.is_none() {
             more |= this.write(cx);
         }
+        let retire_look = this.retire_links();
         more |= this.act(cx);
         this.close_links(cx);
         let scarce_look = this.settle_account();
@@ -421,8 +492,15 @@ impl Future for Driver {
         } else {
             timeout
         };
-        let timeout =
-            this.links.iter().filter_map(|link| link.close_by).chain(timeout).chain(acks_wait).chain(scarce_look).min();
+        let timeout = this
+            .links
+            .iter()
+            .filter_map(|link| link.close_by)
+            .chain(timeout)
+            .chain(acks_wait)
+            .chain(scarce_look)
+            .chain(retire_look)
+            .min();
         if more || this.set_timer(cx, timeout) {
             cx.waker().wake_by_ref();
         }

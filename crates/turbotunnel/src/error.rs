@@ -31,6 +31,16 @@ pub enum SessionError {
     /// Something answered, but not in this format, and nothing else did within the time to live (with `fail_fast`: at the first carrier).
     #[error("what answers there is not a turbotunnel server")]
     NotAPeer,
+    /// With keys: something takes connections there, but within the time to live (with `fail_fast`: at the first dial) it has not answered as the holder of the
+    /// server's key would. Such a server is silent towards everybody else, so this is all that can be known: it has another key (the link is old), or speaks
+    /// another version, or the plain format; something else listens there; or something between changes what is sent.
+    #[error(
+        "no valid answer: another server's key or version there, no server with a key at all, or something in between"
+    )]
+    NoValidAnswer,
+    /// With keys: the server does not admit this client's key, or does so no more. On the server: the session's client was taken off the list.
+    #[error("the server does not admit this client's key")]
+    NotAdmitted,
     /// Nothing heard from the peer for the time to live, over however many carriers.
     #[error("nothing heard from the peer for {0:?}")]
     GaveUp(Duration),
@@ -62,6 +72,7 @@ fn describe(reason: ByeReason) -> &'static str {
         ByeReason::Protocol => "it says we broke the protocol",
         ByeReason::Shutdown => "it shuts down",
         ByeReason::OutOfMemory => "it has no memory left, and the session stood still",
+        ByeReason::NotAdmitted => "it does not admit this client's key any more",
         ByeReason::Other(_) => "for an unknown reason",
     }
 }
@@ -73,13 +84,16 @@ impl From<SessionError> for io::Error {
                 io::ErrorKind::ConnectionAborted
             }
             SessionError::NeverConnected(_) => io::ErrorKind::ConnectionRefused,
+            SessionError::NotAdmitted => io::ErrorKind::PermissionDenied,
             SessionError::GaveUp(_) | SessionError::Stalled(_) | SessionError::ClosedUnacknowledged { .. } => {
                 io::ErrorKind::TimedOut
             }
             SessionError::Unknown => io::ErrorKind::ConnectionReset,
             SessionError::OutOfMemory => io::ErrorKind::OutOfMemory,
             SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
-            SessionError::Protocol(_) | SessionError::NotAPeer => io::ErrorKind::InvalidData,
+            SessionError::Protocol(_) | SessionError::NotAPeer | SessionError::NoValidAnswer => {
+                io::ErrorKind::InvalidData
+            }
         };
         Self::new(kind, error)
     }
@@ -104,6 +118,12 @@ pub enum CarrierEnd {
     /// It delivered something that is not a packet.
     #[error("not the expected format")]
     BadPacket,
+    /// With keys: something came that the peer has not sealed. Somebody has changed, repeated, left out or put in bytes.
+    #[error("not authentic")]
+    NotAuthentic,
+    /// With keys: it has carried enough, or for long enough, with one key.
+    #[error("used up")]
+    UsedUp,
     /// Whoever answers there does not know the session.
     #[error("the server does not know the session")]
     Forgotten,

@@ -57,8 +57,9 @@
 //!
 //! # What it is not
 //!
-//! The plain format hides and protects nothing: it is readable by everybody on the way, and whoever reads a session id there can interfere
-//! with that session. Put it over a carrier that encrypts where that matters.
+//! The plain format, which is what you get without a key, hides and protects nothing: it is readable by everybody on the way, and whoever reads a session id there
+//! can interfere with that session. With the feature `secure` and a key at both ends (`Builder::server_key`, `ListenerBuilder::server_keys`) carriers are encrypted
+//! and authenticated, and a session can be reached by nobody but its client. Neither hides that it is this protocol, how much is said, and when.
 
 mod backoff;
 mod config;
@@ -68,6 +69,8 @@ pub mod encapsulation;
 mod engine;
 mod error;
 mod path;
+#[cfg(feature = "secure")]
+pub mod secure;
 mod session_id;
 mod silence;
 pub mod tunnel;
@@ -82,6 +85,8 @@ mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(feature = "tokio", feature = "secure"))]
+mod key_file;
 #[cfg(feature = "tokio")]
 mod limits;
 #[cfg(feature = "tokio")]
@@ -99,8 +104,12 @@ pub use config::{Config, Counters};
 pub use embryo::Embryo;
 pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
+#[cfg(all(feature = "tokio", feature = "secure"))]
+pub use key_file::{KeyFileError, read_key_file, write_key_file};
 #[cfg(feature = "tokio")]
 pub use limits::{Limits, ListenerStats, Rate};
+#[cfg(all(feature = "tokio", feature = "secure"))]
+pub use listener::Clients;
 #[cfg(feature = "tokio")]
 pub use listener::{Listener, ListenerBuilder, Peer};
 #[cfg(feature = "tokio")]

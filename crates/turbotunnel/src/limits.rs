@@ -39,6 +39,10 @@ pub struct Limits {
     pub new_sessions: Rate,
     /// New sessions of one source. Default 50 a second, 500 at once.
     pub new_sessions_per_source: Rate,
+    /// Handshakes of a listener with keys that are answered, one for each carrier: each costs half a millisecond of a core. Default 1,000 a second, 4,000 at once.
+    pub handshakes: Rate,
+    /// The same for one source. Default 100 a second, 1,000 at once.
+    pub handshakes_per_source: Rate,
     /// Memory of all sessions together, in bytes, as allocated for data and 8 KiB for each. From nine tenths on new ones are refused, and none gets more
     /// than [`Config::first_buffered`](crate::Config::first_buffered) and [`Config::first_unsent`](crate::Config::first_unsent); at the limit those that have stood
     /// still for longest end. `None`, the default: half of what the machine, or the process' control group, has, 2 GiB at most.
@@ -58,6 +62,8 @@ impl Default for Limits {
             sessions: 65_536,
             new_sessions: Rate { per_second: 500, burst: 2000 },
             new_sessions_per_source: Rate { per_second: 50, burst: 500 },
+            handshakes: Rate { per_second: 1000, burst: 4000 },
+            handshakes_per_source: Rate { per_second: 100, burst: 1000 },
             memory: None,
             embryonic: 2048,
         }
@@ -77,6 +83,8 @@ impl Limits {
             sessions: usize::MAX,
             new_sessions: any,
             new_sessions_per_source: any,
+            handshakes: any,
+            handshakes_per_source: any,
             memory: Some(usize::MAX),
             embryonic: usize::MAX,
         }
@@ -120,10 +128,21 @@ pub struct ListenerStats {
     pub strangers_dropped: u64,
     /// Strangers closed because more came from their source than [`Limits::strangers_per_source`].
     pub strangers_dropped_of_source: u64,
-    /// Strangers that sent what is no packet.
+    /// Strangers that sent what is no packet; with keys: what is no first message to this server.
     pub strangers_not_understood: u64,
     /// Connections with the id of a session that is over.
     pub strangers_too_late: u64,
+
+    /// With keys: handshakes that were finished by clients who are admitted.
+    pub handshakes: u64,
+    /// With keys: handshakes that were answered, and whose third message did not verify. Replays end here.
+    pub handshakes_failed: u64,
+    /// Handshakes put off because of [`Limits::handshakes`].
+    pub handshakes_refused_by_rate: u64,
+    /// Handshakes put off because of [`Limits::handshakes_per_source`].
+    pub handshakes_refused_by_rate_of_source: u64,
+    /// With keys: connections of clients that are not on the list.
+    pub clients_refused: u64,
 
     /// Connections held because there were [`Limits::carriers`].
     pub carriers_refused: u64,

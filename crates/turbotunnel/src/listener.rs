@@ -13,49 +13,44 @@
 mod admission;
 mod arrivals;
 mod descriptors;
+#[cfg(feature = "secure")]
+mod gate;
 mod nursery;
 mod permit;
+mod reception;
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use self::admission::{Admission, Source};
+use self::admission::Admission;
 use self::arrivals::{Arrivals, Guest};
+#[cfg(feature = "secure")]
+pub use self::gate::Clients;
+#[cfg(feature = "secure")]
+use self::gate::Gate;
 use self::nursery::{Growth, Nursery};
-use self::permit::Permit;
 use crate::SessionId;
 use crate::budget::{self, Budget};
-use crate::carrier::{Carrier, StreamCarrier, tcp};
+use crate::carrier::tcp;
 use crate::config::Config;
-use crate::control::Control;
 use crate::driver::Driver;
-use crate::embryo::Embryo;
-use crate::encapsulation::PacketBatch;
 use crate::error::SessionError;
 use crate::limits::{Limits, ListenerStats};
+#[cfg(feature = "secure")]
+use crate::secure::{Route, StaticKey};
 use crate::session::{Event, Session};
-use crate::session_map::{Known, SessionMap};
-use crate::shared::{Newcomer, Shared, now};
+use crate::session_map::SessionMap;
+use crate::shared::{Shared, now};
 use crate::stream::Stream;
-use crate::tunnel::{Tunnel, opening_conv};
 
-/// A connection has to say within this time which session it belongs to.
-const STRANGER_LIMIT: Duration = Duration::from_secs(10);
-/// What is kept of a stranger's packets while they open no session, or may not yet. A client of ours says less before it is answered; a Go client says it
-/// again.
-const KEPT_LIMIT: usize = 2 << 10;
-/// Pause after which the server asks for a refused stranger whether a session may begin now. So whoever stays has twenty times the chance of
-/// those who flood and go.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
 const UNACCEPTED: usize = 1024;
 /// Pause after an accept that failed, for want of descriptors mostly.
@@ -92,6 +87,9 @@ pub struct Listener {
 
 struct Server {
     config: Config,
+    /// None: the plain mode.
+    #[cfg(feature = "secure")]
+    gate: Option<Gate>,
     sessions: SessionMap,
     admission: Arc<Mutex<Admission<AbortHandle>>>,
     budget: Arc<Budget>,
@@ -118,7 +116,7 @@ impl Drop for Place {
             (state.tunnel.ended().cloned(), state.tunnel.embryo())
         };
         self.server.arrivals().end(&self.guest);
-        self.server.sessions.remove(now(), shared.id, embryo);
+        self.server.sessions.remove(now(), shared.name, embryo);
         let stats = &mut self.server.admission().stats;
         stats.sessions_ended += 1;
         stats.sessions_abandoned += u64::from(why == Some(SessionError::Abandoned));
@@ -139,188 +137,6 @@ impl Server {
 
     fn admission(&self) -> MutexGuard<'_, Admission<AbortHandle>> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Receives a connection in a task of its own.
-    fn welcome(self: &Arc<Self>, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
-        let (number, goes) = self.admission().arrive(now(), from.map(Source::of));
-        goes.iter().for_each(AbortHandle::abort);
-        let permit = Permit::new(self.admission.clone(), number);
-        // Without the lock: on a runtime that goes down the permit is dropped at once.
-        let task = tokio::spawn(self.clone().receive(io, from, permit)).abort_handle();
-        let goes = self.admission().look_after(number, task);
-        goes.iter().for_each(AbortHandle::abort);
-    }
-
-    /// Finds out where a connection belongs, and sees to it until then. Whoever is slow, or speaks something else, is held in silence and then dropped.
-    #[allow(clippy::manual_async_fn, reason = "it would keep its arguments twice, and a thousand may say nothing")]
-    fn receive<IO>(
-        self: Arc<Self>,
-        mut io: IO,
-        from: Option<SocketAddr>,
-        permit: Permit,
-    ) -> impl Future<Output = ()> + Send
-    where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        async move {
-            let deadline = tokio::time::Instant::now() + STRANGER_LIMIT;
-            let mut id = [0; SessionId::LEN];
-            let in_time = match tokio::time::timeout_at(deadline, io.read_exact(&mut id)).await {
-                // Allocated now, when it is needed.
-                Ok(Ok(_)) => {
-                    let admitted = self.admit(SessionId(id), io, from, permit);
-                    Box::pin(tokio::time::timeout_at(deadline, admitted)).await.is_ok()
-                }
-                Ok(Err(_)) => true,
-                Err(_) => false,
-            };
-            if !in_time {
-                self.admission().stats.strangers_timed_out += 1;
-            }
-        }
-    }
-
-    /// Sees to a connection whose session id is known.
-    async fn admit<IO>(
-        self: &Arc<Self>,
-        id: SessionId,
-        io: IO,
-        addr: Option<SocketAddr>,
-        permit: Permit,
-    ) -> io::Result<()>
-    where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let mut carrier = StreamCarrier::server(io);
-        let known = self.sessions.get(now(), id);
-        let embryo = if let Known::Abandoned(embryo) = known { Some(embryo) } else { None };
-        match known {
-            Known::Live(shared) => {
-                let replaces = shared.lock().tunnel.current().is_some();
-                if permit.attach(replaces).is_err() {
-                    return carrier.swallow().await;
-                }
-                let early = PacketBatch::new();
-                let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
-                if let Err(newcomer) = shared.attach(newcomer) {
-                    hold(newcomer).await;
-                }
-            }
-            Known::Ended => {
-                self.admission().stats.strangers_too_late += 1;
-                match self.answer_unknown(&mut carrier).await {
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => carrier.swallow().await?,
-                    other => other?,
-                }
-            }
-            Known::Unknown | Known::Abandoned(_) => match self.opening(&mut carrier, &permit, embryo).await {
-                Ok(Some((conv, early))) => {
-                    let newcomer = Newcomer { carrier: Box::new(carrier), addr, early, kept: Some(Box::new(permit)) };
-                    self.begin(id, conv, embryo, newcomer).await;
-                }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.admission().stats.strangers_not_understood += 1;
-                    carrier.swallow().await?;
-                }
-                other => drop(other?),
-            },
-        }
-        Ok(())
-    }
-
-    /// Reads packets until one opens a session, or goes on with one that was abandoned, and may. `None`: the stranger went away. While it only says what
-    /// belongs to no session it is held.
-    async fn opening(
-        &self,
-        carrier: &mut impl Carrier,
-        permit: &Permit,
-        embryo: Option<Embryo>,
-    ) -> io::Result<Option<(u32, PacketBatch)>> {
-        let mut early = PacketBatch::new();
-        let mut batch = PacketBatch::new();
-        let mut conv = None;
-        loop {
-            if let Some(conv) = conv
-                && permit.begin(now(), self.budget.is_scarce()).is_ok()
-            {
-                return Ok(Some((conv, early)));
-            }
-            if early.len() > KEPT_LIMIT {
-                // It comes again.
-                early.clear(0);
-                conv = None;
-            }
-            let more = poll_fn(|cx| carrier.poll_recv(cx, &mut batch));
-            let read = match conv {
-                Some(_) => match tokio::time::timeout(ASK_AGAIN, more).await {
-                    Ok(read) => read?,
-                    Err(_) => continue,
-                },
-                None => more.await?,
-            };
-            if read == 0 {
-                return Ok(None);
-            }
-            for packet in batch.packets() {
-                if let Some(embryo) = embryo {
-                    conv = conv.or_else(|| conv_of(packet).filter(|conv| *conv == embryo.conv()));
-                } else if let Some(unknown) = self.unknown_answer(packet) {
-                    send(carrier, &unknown).await?;
-                    continue;
-                } else {
-                    conv = conv.or_else(|| opening_conv(packet, self.config.counters.sn));
-                }
-                early.push(packet);
-            }
-        }
-    }
-
-    /// Tells everyone who asks that his session is not known here, until he goes.
-    async fn answer_unknown(&self, carrier: &mut impl Carrier) -> io::Result<()> {
-        let mut batch = PacketBatch::new();
-        while poll_fn(|cx| carrier.poll_recv(cx, &mut batch)).await? > 0 {
-            for packet in batch.packets() {
-                if let Some(unknown) = self.unknown_answer(packet) {
-                    send(carrier, &unknown).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A HELLO of somebody who has heard from the session before; here nobody has.
-    fn unknown_answer(&self, packet: &[u8]) -> Option<Control> {
-        match Control::decode(packet)? {
-            Control::Hello(hello) if hello.heard => Some(Control::Unknown { conv: hello.conv }),
-            _ => None,
-        }
-    }
-
-    async fn begin(self: &Arc<Self>, id: SessionId, conv: u32, embryo: Option<Embryo>, newcomer: Newcomer) {
-        let Ok(token) = SessionId::random() else { return hold(newcomer).await };
-        let new = || {
-            let config = self.config.clone();
-            let tunnel = match embryo {
-                Some(embryo) => Tunnel::reborn(now(), config, embryo),
-                None => Tunnel::server(now(), config, conv, token.0),
-            };
-            Arc::new(Shared::new(id, tunnel))
-        };
-        let (shared, is_new) = self.sessions.insert(id, new);
-        if is_new {
-            self.admission().stats.sessions_begun += 1;
-            let guest = Guest::new(shared.clone());
-            self.arrivals().begin(&guest);
-            self.spawn_driver(guest);
-            self.news.notify_waiters();
-        }
-        if let Err(newcomer) = shared.attach(newcomer) {
-            hold(newcomer).await;
-        }
-        if is_new {
-            self.look_after_embryonic(&shared);
-        }
     }
 
     /// Sessions that were begun and left have a number.
@@ -404,25 +220,6 @@ impl Server {
     }
 }
 
-/// Reads and forgets, until the peer closes or the caller's deadline comes.
-async fn hold(mut newcomer: Newcomer) {
-    let mut batch = PacketBatch::new();
-    while poll_fn(|cx| newcomer.carrier.poll_recv(cx, &mut batch)).await.is_ok_and(|read| read > 0) {}
-}
-
-/// The conv that a packet of either kind says.
-fn conv_of(packet: &[u8]) -> Option<u32> {
-    Control::decode(packet).map(|control| control.conv()).or_else(|| kcp::conv_of(packet))
-}
-
-async fn send(carrier: &mut impl Carrier, control: &Control) -> io::Result<()> {
-    carrier.buffer().push_with(|out| {
-        control.encode(out);
-        true
-    });
-    poll_fn(|cx| carrier.poll_flush(cx)).await
-}
-
 impl Listener {
     /// Listens on TCP with default settings, in the worked example's plain format.
     ///
@@ -500,6 +297,23 @@ impl Listener {
         drop(unaccepted);
     }
 
+    /// Admits these clients from now on, and no others: sessions of others end at once, and their clients are told why. Without effect in plain mode.
+    #[cfg(feature = "secure")]
+    pub fn set_clients(&self, clients: Clients) {
+        if let Some(gate) = &self.server.gate {
+            gate.set_clients(clients);
+            self.server.expel_unadmitted(gate);
+        }
+    }
+
+    /// Answers to these keys from now on. Sessions go on, and with a key that is not among them any more they get no new carriers. Without effect in plain mode.
+    #[cfg(feature = "secure")]
+    pub fn set_server_keys(&self, keys: impl IntoIterator<Item = StaticKey>) {
+        if let Some(gate) = &self.server.gate {
+            gate.set_keys(keys.into_iter().collect());
+        }
+    }
+
     /// What came, what was refused and by which of the [`Limits`], and what is here now.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
@@ -538,9 +352,49 @@ pub struct ListenerBuilder {
     config: Config,
     limits: Limits,
     on_event: Option<OnEvent>,
+    #[cfg(feature = "secure")]
+    keys: Vec<StaticKey>,
+    #[cfg(feature = "secure")]
+    clients: Clients,
+    #[cfg(feature = "secure")]
+    route: Route,
 }
 
 impl ListenerBuilder {
+    /// The plain mode: the worked example's wire format, in which everybody on the way can read, change and take over whatever he likes. It is what a builder without keys
+    /// makes, too; this says that it is meant.
+    pub fn plain(self) -> Self {
+        #[cfg(feature = "secure")]
+        return Self { keys: Vec::new(), ..self };
+        #[cfg(not(feature = "secure"))]
+        self
+    }
+
+    /// Carriers are encrypted, and only clients that know the public half of one of these keys are answered: to everybody else the listener is silent. Nobody but the client
+    /// itself can reach its sessions, read, change or end them: they belong to the key that began them ([`crate::secure`]). Sessions of the plain format find nobody here, so
+    /// it takes a port of its own.
+    ///
+    /// Several keys are for changing from one to the next: clients of the old one go on until it is left out ([`Listener::set_server_keys`]). None: the plain mode.
+    #[cfg(feature = "secure")]
+    pub fn server_keys(mut self, keys: impl IntoIterator<Item = StaticKey>) -> Self {
+        self.keys = keys.into_iter().collect();
+        self
+    }
+
+    /// Which clients are admitted, with [`ListenerBuilder::server_keys`]. Default: whoever knows the server's public key. See [`Listener::set_clients`].
+    #[cfg(feature = "secure")]
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = clients;
+        self
+    }
+
+    /// What carriers of this server's sessions are to begin with, so that a load balancer finds it, with [`ListenerBuilder::server_keys`]. Default: nothing.
+    #[cfg(feature = "secure")]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
     /// Settings of each session.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
@@ -599,6 +453,8 @@ impl ListenerBuilder {
         let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
         let server = Server {
             config: self.config,
+            #[cfg(feature = "secure")]
+            gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),
             admission: Arc::new(Mutex::new(Admission::new(limits))),
             budget: Budget::new(limits.memory.unwrap_or_else(budget::default_limit)),

@@ -5,15 +5,21 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+#[cfg(feature = "secure")]
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::SessionId;
+#[cfg(feature = "secure")]
+use crate::carrier::secure::{Dialling, SecureCarrier};
 use crate::carrier::{Carrier, StreamCarrier, tcp};
 use crate::config::Config;
-use crate::driver::{Dialed, Dialer, Driver, OnEvent};
+use crate::driver::{Dialer, Driver, OnEvent};
 use crate::error::{CarrierEnd, SessionError};
+#[cfg(feature = "secure")]
+use crate::secure::{Link, PublicKey, StaticKey, Suite};
 use crate::shared::{Shared, State, now};
 use crate::stream::Stream;
 use crate::tunnel::{CarrierId, StreamFailure, Tunnel};
@@ -129,6 +135,13 @@ impl Session {
         self.shared.id
     }
 
+    /// On a server with keys: the key of the client that the session belongs to. `None` in plain mode and on the client.
+    #[cfg(feature = "secure")]
+    #[must_use]
+    pub fn client_key(&self) -> Option<PublicKey> {
+        self.shared.name.owner
+    }
+
     /// Opens a stream. It does not wait for the peer, but to the pace at which a peer of ours takes streams: 4,000 at once, then 1,000 a second. Cancel-safe.
     /// A session that is closing takes no new ones.
     ///
@@ -214,6 +227,45 @@ pub struct Builder {
     config: Config,
     id: Option<SessionId>,
     on_event: Option<OnEvent>,
+    #[cfg(feature = "secure")]
+    keys: Keys,
+}
+
+/// What a client was given of keys.
+#[cfg(feature = "secure")]
+#[derive(Default)]
+struct Keys {
+    server: Option<PublicKey>,
+    own: Option<StaticKey>,
+    suite: Option<Suite>,
+}
+
+/// What carriers are made with.
+#[derive(Clone)]
+struct Carriers {
+    id: SessionId,
+    #[cfg(feature = "secure")]
+    dialling: Option<Arc<Dialling>>,
+}
+
+impl Carriers {
+    async fn carrier<IO>(self, io: IO) -> io::Result<Box<dyn Carrier>>
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        #[cfg(feature = "secure")]
+        if let Some(dialling) = &self.dialling {
+            return Ok(Box::new(SecureCarrier::dial(io, dialling, self.id).await?));
+        }
+        Ok(Box::new(StreamCarrier::client(io, self.id)))
+    }
+
+    fn authenticate(&self) -> bool {
+        #[cfg(feature = "secure")]
+        return self.dialling.is_some();
+        #[cfg(not(feature = "secure"))]
+        false
+    }
 }
 
 impl Builder {
@@ -241,6 +293,37 @@ impl Builder {
         self
     }
 
+    /// The plain mode: the worked example's wire format, in which everybody on the way can read, change and take over whatever he likes. It is what a builder without a
+    /// server's key makes, too; this says that it is meant.
+    pub fn plain(self) -> Self {
+        #[cfg(feature = "secure")]
+        return Self { keys: Keys::default(), ..self };
+        #[cfg(not(feature = "secure"))]
+        self
+    }
+
+    /// Carriers are encrypted and go to the holder of this key and nobody else ([`crate::secure`]): whoever is on the way sees how much is said and when, and can cut, and
+    /// that is all. One more round trip for each carrier. There is no falling back: a server without the key is not talked to.
+    #[cfg(feature = "secure")]
+    pub fn server_key(mut self, key: PublicKey) -> Self {
+        self.keys.server = Some(key);
+        self
+    }
+
+    /// Who this client is, for servers that admit only some, with [`Builder::server_key`]. Default: a new key for each session, kept in memory only.
+    #[cfg(feature = "secure")]
+    pub fn client_key(mut self, key: StaticKey) -> Self {
+        self.keys.own = Some(key);
+        self
+    }
+
+    /// What carriers are encrypted with, with [`Builder::server_key`]. Default: [`Suite::for_this_machine`].
+    #[cfg(feature = "secure")]
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.keys.suite = Some(suite);
+        self
+    }
+
     /// A given identifier instead of a random one. Two live sessions with one identifier destroy each other.
     pub fn session_id(mut self, id: SessionId) -> Self {
         self.id = Some(id);
@@ -262,19 +345,21 @@ impl Builder {
     /// # Errors
     ///
     /// [`SessionError::NeverConnected`]: no answer within the time to live, or with [`Builder::fail_fast`] the first dial failed.
-    /// [`SessionError::NotAPeer`]: something answered that is no server of this kind.
+    /// [`SessionError::NotAPeer`]: something answered that is no server of this kind. With a key: [`SessionError::NoValidAnswer`] in the place of that, and
+    /// [`SessionError::NotAdmitted`].
     pub async fn connect<D, F, IO>(self, mut dial: D) -> Result<Session, SessionError>
     where
         D: FnMut(Attempt) -> F + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let id = self.session_id_or_random()?;
+        let carriers = self.carriers()?;
         self.start(
-            id,
+            carriers.clone(),
             Box::new(move |number: CarrierId| {
                 let dialing = dial(Attempt { number: number.0 });
-                Box::pin(async move { Ok(dialed(StreamCarrier::client(dialing.await?, id), None)) })
+                let carriers = carriers.clone();
+                Box::pin(async move { Ok((carriers.carrier(dialing.await?).await?, None)) })
             }),
         )
         .await
@@ -286,31 +371,70 @@ impl Builder {
     ///
     /// As [`Builder::connect`].
     pub async fn connect_tcp(self, addr: impl ToString) -> Result<Session, SessionError> {
-        let id = self.session_id_or_random()?;
+        let carriers = self.carriers()?;
         let addr: Arc<str> = addr.to_string().into();
         self.start(
-            id,
+            carriers.clone(),
             Box::new(move |_| {
-                let addr = addr.clone();
+                let (addr, carriers) = (addr.clone(), carriers.clone());
                 Box::pin(async move {
                     let stream = tcp::dial(&addr).await?;
                     let peer = stream.peer_addr().ok();
-                    Ok(dialed(StreamCarrier::client(stream, id), peer))
+                    Ok((carriers.carrier(stream).await?, peer))
                 })
             }),
         )
         .await
     }
 
-    fn session_id_or_random(&self) -> Result<SessionId, SessionError> {
-        self.id.map_or_else(SessionId::random, Ok).map_err(|error| SessionError::NeverConnected(error.to_string()))
+    /// As [`Builder::connect_tcp`], to the server of a `turbotunnel://` link: its key is the one that is expected, and its addresses are tried in turn, from dial to dial.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    #[cfg(feature = "secure")]
+    pub async fn connect_link(self, link: &Link) -> Result<Session, SessionError> {
+        let addresses: Arc<[String]> = link.addresses().into();
+        let dial = move |attempt: Attempt| {
+            let addresses = addresses.clone();
+            async move {
+                // Carriers are counted from 1, and a link has at least one address.
+                let turn = (attempt.number as usize).wrapping_sub(1) % addresses.len();
+                tcp::dial(&addresses[turn]).await
+            }
+        };
+        self.server_key(link.server_key()).connect(dial).await
     }
 
-    async fn start(self, id: SessionId, dialer: Dialer) -> Result<Session, SessionError> {
-        let random = SessionId::random().map_err(|error| SessionError::NeverConnected(error.to_string()))?;
+    fn carriers(&self) -> Result<Carriers, SessionError> {
+        Ok(Carriers {
+            id: self.id.map_or_else(SessionId::random, Ok).map_err(|error| no_random(&error))?,
+            #[cfg(feature = "secure")]
+            dialling: match self.keys.server {
+                None => None,
+                Some(server) => Some(Arc::new(Dialling {
+                    server,
+                    own: self
+                        .keys
+                        .own
+                        .clone()
+                        .map_or_else(StaticKey::generate, Ok)
+                        .map_err(|error| no_random(&error))?,
+                    suite: self.keys.suite.unwrap_or_else(Suite::for_this_machine),
+                    route: Mutex::default(),
+                })),
+            },
+        })
+    }
+
+    async fn start(self, carriers: Carriers, dialer: Dialer) -> Result<Session, SessionError> {
+        let random = SessionId::random().map_err(|error| no_random(&error))?;
         let random = u64::from_le_bytes(random.0);
-        let tunnel = Tunnel::client(now(), self.config, random as u32, random);
-        let shared = Arc::new(Shared::new(id, tunnel));
+        let mut tunnel = Tunnel::client(now(), self.config, random as u32, random);
+        if carriers.authenticate() {
+            tunnel.set_authenticated();
+        }
+        let shared = Arc::new(Shared::new(carriers.id, tunnel));
         let session = Session::client(shared.clone());
         tokio::spawn(Driver::new(shared, Some(dialer), self.on_event));
         let look = |state: &mut State| match state.ended() {
@@ -322,6 +446,6 @@ impl Builder {
     }
 }
 
-fn dialed(carrier: impl Carrier + 'static, addr: Option<SocketAddr>) -> Dialed {
-    (Box::new(carrier), addr)
+fn no_random(error: &io::Error) -> SessionError {
+    SessionError::NeverConnected(error.to_string())
 }

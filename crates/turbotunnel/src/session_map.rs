@@ -9,7 +9,38 @@ use std::time::{Duration, Instant};
 
 use crate::SessionId;
 use crate::embryo::Embryo;
+#[cfg(feature = "secure")]
+use crate::secure::PublicKey;
 use crate::shared::Shared;
+
+/// What a listener knows a session by. In plain mode that is its identifier. Where clients have keys identifiers are each client's own: the same one of another
+/// client is another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Name {
+    pub id: SessionId,
+    #[cfg(feature = "secure")]
+    pub owner: Option<PublicKey>,
+}
+
+impl Name {
+    /// Whoever comes with it has proved that it is his.
+    pub(crate) fn is_proved(&self) -> bool {
+        #[cfg(feature = "secure")]
+        return self.owner.is_some();
+        #[cfg(not(feature = "secure"))]
+        false
+    }
+}
+
+impl From<SessionId> for Name {
+    fn from(id: SessionId) -> Self {
+        Self {
+            id,
+            #[cfg(feature = "secure")]
+            owner: None,
+        }
+    }
+}
 
 pub(crate) const SHARDS: usize = 16;
 /// Ended sessions remembered per shard.
@@ -17,10 +48,10 @@ pub(crate) const REMEMBERED: usize = 4096;
 
 #[derive(Default)]
 struct Shard {
-    live: HashMap<SessionId, Arc<Shared>>,
-    ended: HashMap<SessionId, Ended>,
+    live: HashMap<Name, Arc<Shared>>,
+    ended: HashMap<Name, Ended>,
     /// In the order of their ends. One that was reborn and has ended again is in here twice.
-    order: VecDeque<(Instant, End, SessionId)>,
+    order: VecDeque<(Instant, End, Name)>,
     ends: End,
 }
 
@@ -34,10 +65,10 @@ struct Ended {
 
 impl Shard {
     fn forget_oldest(&mut self) {
-        if let Some((_, end, id)) = self.order.pop_front()
-            && self.ended.get(&id).is_some_and(|ended| ended.end == end)
+        if let Some((_, end, name)) = self.order.pop_front()
+            && self.ended.get(&name).is_some_and(|ended| ended.end == end)
         {
-            self.ended.remove(&id);
+            self.ended.remove(&name);
         }
     }
 }
@@ -61,21 +92,22 @@ impl SessionMap {
         Self { shards: Default::default(), remember_for }
     }
 
-    fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
+    fn shard(&self, name: Name) -> MutexGuard<'_, Shard> {
         // Identifiers are random; where they are not, sixteen locks become one, no more.
-        let shard = usize::from(id.0[7]) % SHARDS;
+        let shard = usize::from(name.id.0[7]) % SHARDS;
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn get(&self, now: Instant, id: SessionId) -> Known {
-        let mut shard = self.shard(id);
-        if let Some(shared) = shard.live.get(&id) {
+    pub(crate) fn get(&self, now: Instant, name: impl Into<Name>) -> Known {
+        let name = name.into();
+        let mut shard = self.shard(name);
+        if let Some(shared) = shard.live.get(&name) {
             return Known::Live(shared.clone());
         }
         while shard.order.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) >= self.remember_for) {
             shard.forget_oldest();
         }
-        match shard.ended.get(&id) {
+        match shard.ended.get(&name) {
             Some(Ended { embryo: Some(embryo), .. }) => Known::Abandoned(*embryo),
             Some(Ended { embryo: None, .. }) => Known::Ended,
             None => Known::Unknown,
@@ -83,27 +115,29 @@ impl SessionMap {
     }
 
     /// Enters a new session, or gives the one that somebody else has entered meanwhile.
-    pub(crate) fn insert(&self, id: SessionId, new: impl FnOnce() -> Arc<Shared>) -> (Arc<Shared>, bool) {
-        let mut shard = self.shard(id);
-        if let Some(shared) = shard.live.get(&id) {
+    pub(crate) fn insert(&self, name: impl Into<Name>, new: impl FnOnce() -> Arc<Shared>) -> (Arc<Shared>, bool) {
+        let name = name.into();
+        let mut shard = self.shard(name);
+        if let Some(shared) = shard.live.get(&name) {
             return (shared.clone(), false);
         }
         let shared = new();
-        shard.live.insert(id, shared.clone());
+        shard.live.insert(name, shared.clone());
         (shared, true)
     }
 
     /// The session is over. What still comes for it begins no ghost, and brings the one with an `embryo` back to life.
-    pub(crate) fn remove(&self, now: Instant, id: SessionId, embryo: Option<Embryo>) {
-        let mut shard = self.shard(id);
-        if shard.live.remove(&id).is_some() {
+    pub(crate) fn remove(&self, now: Instant, name: impl Into<Name>, embryo: Option<Embryo>) {
+        let name = name.into();
+        let mut shard = self.shard(name);
+        if shard.live.remove(&name).is_some() {
             if shard.order.len() >= REMEMBERED {
                 shard.forget_oldest();
             }
             shard.ends += 1;
             let end = shard.ends;
-            shard.ended.insert(id, Ended { end, embryo });
-            shard.order.push_back((now, end, id));
+            shard.ended.insert(name, Ended { end, embryo });
+            shard.order.push_back((now, end, name));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::SessionId;
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::SessionError;
+use crate::session_map::Name;
 use crate::tunnel::{Event, Tunnel};
 
 /// The clock of the tokio half. Under tokio's paused test clock it is virtual.
@@ -81,6 +82,8 @@ pub(crate) struct State {
     pub connected: bool,
     /// What the last failed dial said, for the error if it stays the last.
     pub last_dial_error: Option<String>,
+    /// That was: whoever answers there has not shown that he is the server.
+    pub unanswered: bool,
     /// The driver's waker while it sleeps; taken by whoever has work for it.
     pub driver: Option<Waker>,
     /// The driver has gone: no carrier is taken any more.
@@ -91,6 +94,7 @@ pub(crate) struct State {
 
 pub(crate) struct Shared {
     pub id: SessionId,
+    pub name: Name,
     state: Mutex<State>,
     /// A first carrier, an incoming stream, the end: for whoever waits for one of them.
     news: Notify,
@@ -125,9 +129,11 @@ impl WakeList {
 }
 
 impl Shared {
-    pub(crate) fn new(id: SessionId, tunnel: Tunnel) -> Self {
+    pub(crate) fn new(name: impl Into<Name>, tunnel: Tunnel) -> Self {
+        let name = name.into();
         Self {
-            id,
+            id: name.id,
+            name,
             news: Notify::new(),
             state: Mutex::new(State {
                 tunnel,
@@ -136,6 +142,7 @@ impl Shared {
                 newcomers_dropped: 0,
                 connected: false,
                 last_dial_error: None,
+                unanswered: false,
                 driver: None,
                 driver_gone: false,
                 turns: 0,
@@ -194,6 +201,7 @@ impl State {
     pub(crate) fn ended(&self) -> Option<SessionError> {
         let error = self.tunnel.ended()?.clone();
         Some(match (error, &self.last_dial_error) {
+            (SessionError::NeverConnected(_), _) if self.unanswered => SessionError::NoValidAnswer,
             (SessionError::NeverConnected(_), Some(said)) => SessionError::NeverConnected(said.clone()),
             (error, _) => error,
         })

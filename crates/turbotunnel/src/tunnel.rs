@@ -84,6 +84,8 @@ pub struct Tunnel {
     moved_at: Instant,
     /// When the allowance for new streams is whole again.
     open_pace: Option<Instant>,
+    /// Carriers prove who sends on them.
+    authenticated: bool,
     ended: Option<SessionError>,
     events: VecDeque<Event>,
     stats: Stats,
@@ -137,6 +139,7 @@ impl Tunnel {
             stalled_at: first_sn,
             moved_at: now,
             open_pace: None,
+            authenticated: false,
             ended: None,
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -145,6 +148,11 @@ impl Tunnel {
     }
 
     // Carriers.
+
+    /// All carriers of this session prove who sends on them (a mode with keys): what would end a session at the word of anybody is believed then.
+    pub fn set_authenticated(&mut self) {
+        self.authenticated = true;
+    }
 
     /// Client: the dial asked for by [`Action::Dial`] succeeded, and the session id is the first thing written on the connection.
     pub fn handle_dialed(&mut self, now: Instant, id: CarrierId) {
@@ -168,6 +176,7 @@ impl Tunnel {
     /// The connection has ended, for reading or for writing, or has to.
     pub fn handle_ended(&mut self, now: Instant, id: CarrierId, why: CarrierEnd) {
         self.stranger |= why == CarrierEnd::BadPacket && !self.heard;
+        self.stats.carriers_forged += u64::from(why == CarrierEnd::NotAuthentic);
         self.path.handle_ended(now, id, why);
         self.advance(now);
     }
@@ -300,6 +309,10 @@ impl Tunnel {
             }
             Control::Unknown { .. } if self.path.is_client() => {
                 self.path.handle_rejected(now, id);
+                true
+            }
+            Control::NotAdmitted { .. } if self.path.is_client() && self.authenticated => {
+                self.end(now, SessionError::NotAdmitted);
                 true
             }
             _ if self.path.must_say_hello(id) => false,
@@ -657,6 +670,14 @@ impl Tunnel {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Shutdown);
             self.end_at_once(SessionError::Aborted);
+        }
+    }
+
+    /// Server: the session's client is not admitted any more. The session is over at once; the client is told so.
+    pub fn expel(&mut self) {
+        if self.ended.is_none() {
+            self.say_bye(ByeReason::NotAdmitted);
+            self.end_at_once(SessionError::NotAdmitted);
         }
     }
 

@@ -3,11 +3,19 @@
 //! A carrier takes packets as long as it has room and tells when it has none; nothing is queued in front of it. Which carrier is
 //! used, and when one is dialled, is decided elsewhere ([`crate::tunnel`]).
 
+#[cfg(feature = "secure")]
+pub(crate) mod secure;
 mod stream;
 pub(crate) mod tcp;
 
+use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) use stream::StreamCarrier;
 
@@ -31,8 +39,18 @@ pub(crate) trait Carrier: Send {
     /// The connection is broken.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Reads and forgets what has arrived, whatever it is, and returns the bytes read. `Ok(0)`: the peer will send no more.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
+
     /// Where the next packets are written, in place. Taken is not delivered.
     fn buffer(&mut self) -> &mut PacketBatch;
+
+    /// Bytes that are taken and not written.
+    fn unwritten(&self) -> usize;
 
     /// Pushes what was taken towards the peer.
     ///
@@ -47,4 +65,31 @@ pub(crate) trait Carrier: Send {
     ///
     /// The connection is broken.
     fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// How old it may become; the client puts another in its place then. `None`: it is as good as new for ever.
+    fn lifetime(&self) -> Option<Duration> {
+        None
+    }
+
+    /// It has carried so much that another should take its place, however young it is.
+    fn is_worn(&self) -> bool {
+        false
+    }
+}
+
+/// Bytes forgotten at once.
+const DISCARD_SIZE: usize = 4 << 10;
+
+/// Reads and forgets.
+fn poll_discard(io: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut nowhere = [MaybeUninit::uninit(); DISCARD_SIZE];
+    let mut read = ReadBuf::uninit(&mut nowhere);
+    ready!(io.poll_read(cx, &mut read))?;
+    Poll::Ready(Ok(read.filled().len()))
+}
+
+/// Reads and forgets whatever comes, to the end.
+pub(crate) async fn swallow(carrier: &mut dyn Carrier) -> io::Result<()> {
+    while poll_fn(|cx| carrier.poll_discard(cx)).await? > 0 {}
+    Ok(())
 }

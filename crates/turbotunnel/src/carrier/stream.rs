@@ -42,13 +42,6 @@ impl<IO> StreamCarrier<IO> {
     }
 }
 
-impl<IO: AsyncRead> StreamCarrier<IO> {
-    /// Reads and forgets whatever comes, to the end.
-    pub(crate) async fn swallow(&mut self) -> io::Result<()> {
-        tokio::io::copy(&mut self.io, &mut tokio::io::sink()).await.map(drop)
-    }
-}
-
 impl<IO: AsyncWrite> StreamCarrier<IO> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
@@ -97,8 +90,16 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for StreamCarrier<IO> {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        super::poll_discard(self.io.as_mut(), cx)
+    }
+
     fn buffer(&mut self) -> &mut PacketBatch {
         &mut self.out
+    }
+
+    fn unwritten(&self) -> usize {
+        self.out.len()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

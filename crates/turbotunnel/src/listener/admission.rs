@@ -52,6 +52,7 @@ struct Neighbours {
     strangers: usize,
     carriers: usize,
     new_sessions: Bucket,
+    handshakes: Bucket,
 }
 
 struct Stranger<T> {
@@ -81,6 +82,7 @@ pub(crate) struct Admission<T> {
     /// Sources beyond which the forgettable ones are thrown out.
     tidy_at: usize,
     new_sessions: Option<Bucket>,
+    handshakes: Option<Bucket>,
     pub(crate) stats: ListenerStats,
 }
 
@@ -96,6 +98,7 @@ impl<T> Admission<T> {
             sources: HashMap::new(),
             tidy_at: Self::TIDY_AT_LEAST,
             new_sessions: None,
+            handshakes: None,
             stats: ListenerStats::default(),
         }
     }
@@ -178,6 +181,28 @@ impl<T> Admission<T> {
         Ok(())
     }
 
+    /// A stranger has said what looks like the beginning of a handshake. To go on with it costs half a millisecond of a core. Whoever is refused may ask again; he is counted
+    /// once.
+    #[cfg_attr(not(feature = "secure"), allow(dead_code, reason = "for listeners with keys"))]
+    pub(crate) fn handshake(&mut self, now: Instant, number: Number) -> Result<(), Refused> {
+        let source = self.strangers.get(&number).ok_or(Refused)?.source;
+        let neighbours = source.and_then(|source| self.sources.get(&source));
+        let of_source = neighbours.map(|neighbours| neighbours.handshakes.take(now, self.limits.handshakes_per_source));
+        if matches!(of_source, Some(None)) {
+            return self.refuse(number, |stats| &mut stats.handshakes_refused_by_rate_of_source);
+        }
+        let all = self.handshakes.unwrap_or(Bucket { full_at: now });
+        let Some(left) = all.take(now, self.limits.handshakes) else {
+            return self.refuse(number, |stats| &mut stats.handshakes_refused_by_rate);
+        };
+        self.handshakes = Some(left);
+        let neighbours = source.and_then(|source| self.sources.get_mut(&source));
+        if let Some((neighbours, left)) = neighbours.zip(of_source.flatten()) {
+            neighbours.handshakes = left;
+        }
+        Ok(())
+    }
+
     /// The connection is gone. It may have been forgotten before.
     pub(crate) fn leave(&mut self, number: Number) {
         if let Some(source) = self.carriers.remove(&number) {
@@ -251,11 +276,14 @@ impl<T> Admission<T> {
     /// Remembers the source, and throws out the forgettable ones seldom enough to cost nothing per connection.
     fn enter(&mut self, now: Instant, source: Source) -> &mut Neighbours {
         if self.sources.len() >= self.tidy_at {
-            self.sources.retain(|_, n| n.strangers + n.carriers > 0 || n.new_sessions.full_at > now);
+            self.sources.retain(|_, n| {
+                n.strangers + n.carriers > 0 || n.new_sessions.full_at > now || n.handshakes.full_at > now
+            });
             self.tidy_at = Self::TIDY_AT_LEAST.max(2 * self.sources.len());
             self.sources.shrink_to(self.tidy_at);
         }
-        let fresh = || Neighbours { strangers: 0, carriers: 0, new_sessions: Bucket { full_at: now } };
+        let whole = Bucket { full_at: now };
+        let fresh = || Neighbours { strangers: 0, carriers: 0, new_sessions: whole, handshakes: whole };
         self.sources.entry(source).or_insert_with(fresh)
     }
 }

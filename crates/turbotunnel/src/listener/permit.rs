@@ -33,6 +33,14 @@ impl Permit {
     }
 }
 
+#[cfg(feature = "secure")]
+impl Permit {
+    /// See [`Admission::handshake`].
+    pub(super) fn handshake(&self, now: Instant) -> Result<(), Refused> {
+        self.admission().handshake(now, self.number)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission().leave(self.number);

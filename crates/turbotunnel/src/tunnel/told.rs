@@ -80,6 +80,8 @@ pub struct Stats {
     pub segments_resent: u64,
     /// Packets without effect: not for this session, broken, or from a carrier that does not count.
     pub packets_dropped: u64,
+    /// With keys: carriers that ended because something came on them that the peer had not sealed. Nothing of it had any effect.
+    pub carriers_forged: u64,
     /// Questions for a sign of life.
     pub probes: u64,
     /// Calls of [`Tunnel::handle_timeout`](crate::Tunnel::handle_timeout) with something due.

@@ -1,0 +1,208 @@
+//! A carrier that proves who is at the other end, and seals what it carries ([`crate::secure`]), over anything that is `AsyncRead + AsyncWrite`.
+//!
+//! What waits to be written is packets until it is flushed, and sealed after that: as many packets as there are then share a record. A carrier that waits holds
+//! nothing but its keys and the beginning of a record.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::Carrier;
+use crate::SessionId;
+use crate::encapsulation::PacketBatch;
+use crate::secure::{Initiator, InitiatorRandom, PublicKey, RecordError, Records, Route, StaticKey, Suite};
+
+/// Bytes taken at once by one read.
+const READ_SIZE: usize = 128 << 10;
+/// Beyond so many unwritten bytes the carrier is full.
+const WRITE_LIMIT: usize = 64 << 10;
+/// What an idle carrier may keep of its buffers.
+const KEEP: usize = 4096;
+
+/// A carrier may be used for so long; then its keys are forgotten.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// A server has so long to answer: less than a dial may take, so that this is what is told.
+const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
+thread_local! {
+    /// Every carrier of this thread reads sealed bytes into the same buffer.
+    static SEALED: Cell<Vec<u8>> = Cell::default();
+}
+
+/// What a client needs to dial: the same for all carriers of a session.
+pub(crate) struct Dialling {
+    pub server: PublicKey,
+    pub own: StaticKey,
+    pub suite: Suite,
+    /// What the server has asked for last.
+    pub route: Mutex<Route>,
+}
+
+/// Something took the connection, and has not answered as the holder of the server's key would.
+#[derive(Debug, thiserror::Error)]
+#[error("no valid answer ({0})")]
+pub(crate) struct NoValidAnswer(&'static str);
+
+fn no_valid_answer(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, NoValidAnswer(what))
+}
+
+/// Sealed packets over a byte stream.
+///
+/// Memory: the keys, some 500 bytes, while idle; while writing up to 64 KiB and one turn's packets, twice.
+pub(crate) struct SecureCarrier<IO> {
+    io: Pin<Box<IO>>,
+    records: Records,
+    /// The beginning of a record whose rest has not come yet.
+    partial: Vec<u8>,
+    packets: PacketBatch,
+    sealed: Vec<u8>,
+    written: usize,
+}
+
+impl<IO> SecureCarrier<IO> {
+    /// After the handshake. `unsent` is what of it has still to be written.
+    pub(crate) fn new(io: Pin<Box<IO>>, records: Records, unsent: Vec<u8>) -> Self {
+        Self { io, records, partial: Vec::new(), packets: PacketBatch::new(), sealed: unsent, written: 0 }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite> SecureCarrier<IO> {
+    /// The dialling side: says the first message and waits for the server's answer. The third message goes with the first packets.
+    pub(crate) async fn dial(io: IO, to: &Dialling, id: SessionId) -> io::Result<Self> {
+        let mut io = Box::pin(io);
+        let mut out = Vec::new();
+        let route = *to.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let random = InitiatorRandom::generate()?;
+        let initiator = Initiator::start(&to.server, &to.own, to.suite, route, &random, &mut out);
+        let mut answer = vec![0; initiator.answer_len()];
+        let asking = async {
+            io.write_all(&out).await?;
+            io.flush().await?;
+            io.read_exact(&mut answer).await
+        };
+        match tokio::time::timeout(ANSWER_LIMIT, asking).await {
+            Err(_) => return Err(no_valid_answer("silence")),
+            Ok(Err(_)) => return Err(no_valid_answer("the connection was closed")),
+            Ok(Ok(_)) => {}
+        }
+        let mut third = Vec::new();
+        let established = initiator.handle_answer(&answer, id, &mut third);
+        let established = established.map_err(|_| no_valid_answer("something else answered"))?;
+        *to.route.lock().unwrap_or_else(PoisonError::into_inner) = established.route;
+        Ok(Self::new(io, established.records, third))
+    }
+}
+
+fn not_good(error: RecordError) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, error)
+}
+
+impl<IO> SecureCarrier<IO> {
+    fn seal(&mut self) -> io::Result<()> {
+        if !self.packets.is_empty() {
+            self.records.seal(self.packets.as_bytes(), &mut self.sealed).map_err(not_good)?;
+            let keep = if self.packets.len() > KEEP { usize::MAX } else { KEEP };
+            self.packets.clear(keep);
+        }
+        Ok(())
+    }
+}
+
+impl<IO: AsyncWrite> SecureCarrier<IO> {
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.sealed.len() {
+            let n = ready!(self.io.as_mut().poll_write(cx, &self.sealed[self.written..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+        }
+        // A buffer that bulk has filled is kept for more of it and given back at the first small turn.
+        self.sealed.clear();
+        if self.written <= KEEP && self.sealed.capacity() > KEEP {
+            self.sealed = Vec::new();
+        }
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, out: &mut PacketBatch) -> Poll<io::Result<usize>> {
+        out.bytes_mut().clear();
+        // After a failure, also if nothing more comes.
+        self.records.open(&[], out.bytes_mut()).map_err(not_good)?;
+        let mut bytes = SEALED.take();
+        bytes.clear();
+        bytes.extend_from_slice(&self.partial);
+        bytes.reserve(READ_SIZE);
+        let read = pin!(self.io.read_buf(&mut bytes)).poll(cx);
+        let outcome = match read {
+            Poll::Ready(Ok(read)) => match self.records.open(&bytes, out.bytes_mut()) {
+                // The good packets first; the next call tells.
+                Err(error) if out.is_empty() => Poll::Ready(Err(not_good(error))),
+                Err(_) => Poll::Ready(Ok(read)),
+                Ok(taken) => {
+                    self.partial.clear();
+                    self.partial.extend_from_slice(&bytes[taken..]);
+                    if self.partial.is_empty() {
+                        self.partial = Vec::new();
+                    }
+                    Poll::Ready(Ok(read))
+                }
+            },
+            other => other,
+        };
+        SEALED.set(bytes);
+        outcome
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sealed.len() - self.written >= WRITE_LIMIT {
+            return self.poll_write_out(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        super::poll_discard(self.io.as_mut(), cx)
+    }
+
+    fn buffer(&mut self) -> &mut PacketBatch {
+        &mut self.packets
+    }
+
+    fn unwritten(&self) -> usize {
+        self.packets.len() + self.sealed.len()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seal()?;
+        if !self.sealed.is_empty() {
+            ready!(self.poll_write_out(cx))?;
+        }
+        self.io.as_mut().poll_flush(cx)
+    }
+
+    fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seal()?;
+        ready!(self.poll_write_out(cx))?;
+        self.io.as_mut().poll_shutdown(cx)
+    }
+
+    fn lifetime(&self) -> Option<Duration> {
+        Some(LIFETIME)
+    }
+
+    fn is_worn(&self) -> bool {
+        self.records.is_worn()
+    }
+}

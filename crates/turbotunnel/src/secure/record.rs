@@ -1,0 +1,189 @@
+//! What follows the handshake: records, each a length and sealed bytes.
+//!
+//! ```text
+//! u16 length, big-endian | that many bytes: AEAD(packets, each with its length as in the plain format)
+//! ```
+//!
+//! In one direction: packets, back to back, to records. In the other: pieces of what a connection brings, to packets. Records are numbered by their order, and the
+//! number is the nonce, so that a record that was left out, repeated or moved does not open. Nothing opens after one that did not.
+//!
+//! A carrier that loses or reorders records would have to say their numbers; for that there are other suites to come.
+
+use std::fmt;
+
+use snow::StatelessTransportState;
+
+use super::primitives::TAG_LEN;
+use crate::encapsulation::{HEADER_LEN as PACKET_HEADER_LEN, MAX_PACKET};
+
+/// Most bytes in a record, as they are before they are sealed: eleven full packets. More would be better for nothing but the last percent of speed, and the
+/// receiver has to have it all before it has any of it.
+pub const MAX_RECORD: usize = 16 << 10;
+
+const LENGTH_LEN: usize = 2;
+
+/// Why a carrier is over: what came was not sealed by the peer for this place, or there was enough of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The peer has not sealed this, or not as the next one: bytes were changed, left out, repeated or put in.
+    #[error("a record that the peer has not sealed for this place")]
+    NotAuthentic,
+    /// The peer has sealed what is no row of packets.
+    #[error("a record that holds no packets")]
+    NoPackets,
+    /// [`Records::MAX_RECORDS`] or [`Records::MAX_BYTES`] is reached: dial anew.
+    #[error("enough was sealed with one key")]
+    UsedUp,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    records: u64,
+    bytes: u64,
+}
+
+impl Count {
+    fn take(&mut self, bytes: usize) -> Result<u64, RecordError> {
+        let number = self.records;
+        let total = self.bytes.saturating_add(bytes as u64);
+        if number >= Records::MAX_RECORDS || total > Records::MAX_BYTES {
+            return Err(RecordError::UsedUp);
+        }
+        *self = Self { records: number + 1, bytes: total };
+        Ok(number)
+    }
+
+    fn is_worn(self) -> bool {
+        self.records >= Records::MAX_RECORDS / 2 || self.bytes >= Records::MAX_BYTES / 2
+    }
+}
+
+/// The keys of one carrier, one for each direction, and how much they were used.
+pub struct Records {
+    noise: StatelessTransportState,
+    sealed: Count,
+    opened: Count,
+    failed: Option<RecordError>,
+}
+
+impl Records {
+    /// Records of one direction: far below what the nonce can count (2^64), and what AES-GCM bears.
+    pub const MAX_RECORDS: u64 = 1 << 32;
+    /// Bytes of one direction, before they are sealed.
+    pub const MAX_BYTES: u64 = 64 << 30;
+
+    pub(super) fn new(noise: StatelessTransportState) -> Self {
+        Self { noise, sealed: Count::default(), opened: Count::default(), failed: None }
+    }
+
+    /// Half of what one carrier may carry is used: time to dial another, beside this one.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.sealed.is_worn() || self.opened.is_worn()
+    }
+
+    /// Seals `packets`, as in a [`PacketBatch`](crate::encapsulation::PacketBatch), into as few records as they fit in, and appends those to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::UsedUp`]; what was appended by then is good.
+    ///
+    /// # Panics
+    ///
+    /// If `packets` is not whole packets of at most [`MAX_PACKET`] bytes: a mistake of the caller.
+    pub fn seal(&mut self, packets: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
+        let mut rest = packets;
+        while !rest.is_empty() {
+            let len = whole_packets(rest, MAX_RECORD).expect("whole packets are sealed");
+            let (record, after) = rest.split_at(len);
+            rest = after;
+            let number = self.sealed.take(len)?;
+            let sealed_len = len + TAG_LEN;
+            let length = u16::try_from(sealed_len).expect("MAX_RECORD is below 64 KiB");
+            out.extend_from_slice(&length.to_be_bytes());
+            let start = out.len();
+            out.resize(start + sealed_len, 0);
+            let written = self.noise.write_message(number, record, &mut out[start..]);
+            assert_eq!(written.ok(), Some(sealed_len), "a record below the limits of Noise with room for all of it");
+        }
+        Ok(())
+    }
+
+    /// Opens all whole records at the beginning of `bytes`, appends their packets to `out`, and returns how many of the bytes they were. What is left is the
+    /// beginning of a record: at most [`MAX_RECORD`] bytes and 18. Come again with it and more.
+    ///
+    /// # Errors
+    ///
+    /// The carrier is over. The packets of the records before are in `out`; those are good. It fails in the same way ever after.
+    pub fn open(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, RecordError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut taken = 0;
+        while let Some((sealed, after)) = first_record(&bytes[taken..]).map_err(|error| self.fail(error))? {
+            let start = out.len();
+            if let Err(error) = self.open_one(sealed, out) {
+                out.truncate(start);
+                return Err(self.fail(error));
+            }
+            taken = bytes.len() - after.len();
+        }
+        Ok(taken)
+    }
+
+    fn fail(&mut self, error: RecordError) -> RecordError {
+        self.failed = Some(error);
+        error
+    }
+
+    fn open_one(&mut self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
+        let len = sealed.len() - TAG_LEN;
+        let number = self.opened.take(len)?;
+        let start = out.len();
+        out.resize(start + len, 0);
+        let opened = self.noise.read_message(number, sealed, &mut out[start..]);
+        if opened.ok() != Some(len) {
+            return Err(RecordError::NotAuthentic);
+        }
+        if whole_packets(&out[start..], MAX_RECORD) != Some(len) {
+            return Err(RecordError::NoPackets);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").field("sealed", &self.sealed).field("opened", &self.opened).finish_non_exhaustive()
+    }
+}
+
+type SealedAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// The first record without its length, and what follows. `None`: not all of it is there. A length that no record has is an error at once.
+fn first_record(bytes: &[u8]) -> Result<Option<SealedAndRest<'_>>, RecordError> {
+    let Some((length, after)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
+    let len = usize::from(u16::from_be_bytes(*length));
+    if !(TAG_LEN + 1..=TAG_LEN + MAX_RECORD).contains(&len) {
+        return Err(RecordError::NotAuthentic);
+    }
+    Ok(after.split_at_checked(len))
+}
+
+/// Bytes of the packets at the beginning, as many as there are within `limit`. `None`: not one, or one that is not whole or too long before that.
+fn whole_packets(bytes: &[u8], limit: usize) -> Option<usize> {
+    let mut whole = 0;
+    while let Some((length, after)) = bytes[whole..].split_first_chunk::<PACKET_HEADER_LEN>() {
+        let len = usize::from(u16::from_be_bytes(*length));
+        if len > MAX_PACKET || after.len() < len {
+            return None;
+        }
+        if whole + PACKET_HEADER_LEN + len > limit {
+            return Some(whole);
+        }
+        whole += PACKET_HEADER_LEN + len;
+    }
+    // A single byte at the end is no length.
+    (whole > 0 && (whole == bytes.len())).then_some(whole)
+}
