@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use turbotunnel::secure::Route;
 
 use crate::lilbastard::How;
 use crate::log::Level;
@@ -51,12 +53,45 @@ pub enum Command {
     EchoServer(EchoServerArgs),
     /// Carry stdin to an echo server, and what comes back to stdout (the worked example's client)
     EchoClient(EchoClientArgs),
+    /// Make a key
+    Keygen(KeygenArgs),
+    /// Make a link to hand on: a server's key and addresses in one string
+    Share(ShareArgs),
     /// Pass TCP connections on, and cut them
     Lilbastard(LilbastardArgs),
     /// Watch a transfer survive cut after cut, beside plain TCP that does not
     Demo(DemoArgs),
     /// Measure how fast a session is, in turn with plain TCP
     Bench(BenchArgs),
+}
+
+/// `keygen`
+#[derive(Args, Debug)]
+#[command(after_help = "The public key goes to stdout.")]
+pub struct KeygenArgs {
+    /// Where to write the secret key; nobody else can read that file. "-": to stdout
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write over a file that is there
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `share`
+#[derive(Args, Debug)]
+pub struct ShareArgs {
+    /// Where clients reach the server: HOST:PORT, several for several ways to it
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub servers: Vec<String>,
+    /// The file with the server's secret key; only its public half is shared
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// A name, for people who have several
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Show it as a QR code, too
+    #[arg(long)]
+    pub qr: bool,
 }
 
 /// `bench`
@@ -103,6 +138,18 @@ pub struct EchoServerArgs {
     /// Addresses to listen on.
     #[arg(required = true, help = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1)")]
     pub listen: Vec<String>,
+    /// Encrypt, with the secret key in this file; it is made if it is not there
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    pub key: Option<PathBuf>,
+    /// Admit only the clients with the public keys in this file, one a line; read again at SIGHUP
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub clients: Option<PathBuf>,
+    /// What connections are to begin with, so that a load balancer finds this machine again: 2 to 16 hexadecimal digits
+    #[arg(long, value_name = "HEX", requires = "key", value_parser = route)]
+    pub route: Option<Route>,
+    /// The worked example's format, readable by everybody (as it is without --key)
+    #[arg(long)]
+    pub plain: bool,
     /// How long a session lives without contact
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
     pub session_timeout: Duration,
@@ -124,8 +171,17 @@ pub struct EchoServerArgs {
 #[derive(Args, Debug)]
 pub struct EchoClientArgs {
     /// The server's address.
-    #[arg(help = "[tcp://]HOST:PORT")]
+    #[arg(help = "[tcp://]HOST:PORT, or a turbotunnel:// link")]
     pub server: String,
+    /// Encrypt, and expect the server to have this public key (or the one in this file); a link says it already
+    #[arg(short = 'k', long = "server-key", value_name = "KEY|FILE", conflicts_with = "plain")]
+    pub server_key: Option<String>,
+    /// Show the server the key in this file; without it, a new one each time
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    pub key: Option<PathBuf>,
+    /// The worked example's format, readable by everybody (as it is without a link and -k)
+    #[arg(long)]
+    pub plain: bool,
     /// How long the session lives without contact; the first dial is repeated for so long too
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
     pub session_timeout: Duration,
@@ -314,6 +370,19 @@ fn demo_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Whole bytes, one to eight.
+fn route(text: &str) -> Result<Route, String> {
+    let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+    let bytes: Option<Vec<u8>> = digits
+        .map(|pair| {
+            let whole = pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+            whole.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+        })
+        .collect();
+    let route = bytes.filter(|bytes| !bytes.is_empty()).and_then(|bytes| Route::new(&bytes));
+    route.ok_or_else(|| "not a route: 2, 4, 6 ... 16 hexadecimal digits".to_owned())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
@@ -356,6 +425,15 @@ mod tests {
         assert_eq!(size("18446744073709551615"), Ok(u64::MAX));
         for text in ["", "KiB", "-1", "1x", "18446744073709551616", "99999999999GiB"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn routes() {
+        assert_eq!(route("07"), Ok(Route::new(&[7]).unwrap()));
+        assert_eq!(route("00112233445566fF"), Ok(Route::new(&[0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0xff]).unwrap()));
+        for text in ["", "7", "070", "0x07", "+7", "00112233445566ff00", "ü"] {
+            assert!(route(text).is_err(), "{text}");
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Exit {
     CannotListen = 3,
     /// The server was never reached.
     NeverConnected = 4,
+    /// What answers has not shown that it has the server's key, or the server does not accept ours.
+    WrongKey = 5,
     /// What answers is not a server of this kind.
     OtherProtocol = 6,
     /// The server does not know the session any more, or has shut down. Bytes may be missing.

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod commands;
 mod demo;
 pub mod failure;
+mod keys;
 pub mod lilbastard;
 pub mod log;
 pub mod process;

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use turbotunnel::{Config, Event, Session, SessionError};
 
-use crate::address;
 use crate::args::EchoClientArgs;
 use crate::failure::{Exit, Failure, plain, reason};
+use crate::keys::{self, Way};
 use crate::log::{Level, Log};
 use crate::signals::{Signal, Signals};
 use crate::stdio;
@@ -32,17 +32,28 @@ const HASTY_GOODBYE: Duration = Duration::from_millis(200);
 const REMIND: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
-    let server = address::server(&args.server)?;
+    let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
+    let server = way.address().to_owned();
+    let own = args.key.as_deref().map(keys::own_key).transpose()?;
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     config.keepalive = args.keepalive.0;
     let began = Instant::now();
-    let connecting = Session::builder()
-        .config(config)
-        .fail_fast(args.fail_fast)
-        .on_event(teller(log.clone(), server.clone(), args.fail_fast))
-        .connect_tcp(&server);
+    let mut builder = Session::builder().config(config).fail_fast(args.fail_fast).on_event(teller(
+        log.clone(),
+        server.clone(),
+        args.fail_fast,
+    ));
+    if let Some(own) = own {
+        builder = builder.client_key(own);
+    }
+    let connecting = async {
+        match &way {
+            Way::Plain(at) => builder.plain().connect_tcp(at).await,
+            Way::Secure(link) => builder.connect_link(link).await,
+        }
+    };
     let session = tokio::select! {
         session = connecting => session.map_err(|e| super::session_failure(&e, &server, SERVING, None))?,
         failure = signals.at_once() => return Err(failure),

@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
-use turbotunnel::{Config, Event, Limits, Listener, SessionError, SessionId, Stream};
+use turbotunnel::secure::{Link, Route, StaticKey};
+use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId, Stream};
 
 use crate::address;
 use crate::args::EchoServerArgs;
 use crate::failure::{Exit, Failure};
+use crate::keys;
 use crate::log::{Level, Log};
 use crate::signals::{Signal, Signals};
 use crate::text;
@@ -27,24 +30,34 @@ thread_local! {
 }
 
 pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
-    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
+    let mut signals = match args.clients {
+        Some(_) => Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?,
+        None => Signals::catch(&[Signal::Interrupt, Signal::Terminate])?,
+    };
+    let keys = Keys::of(args, log)?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     let limits = limits(args);
     let serving = Arc::new(Serving { streams: watch::Sender::new(0), log: log.clone() });
     let mut listeners = Vec::new();
     for at in &args.listen {
-        let listener = bind(&address::listen(at)?, &config, limits, log).await?;
+        let listener = bind(&address::listen(at)?, &config, limits, keys.as_ref(), log).await?;
         listeners.push(Arc::new(listener));
     }
     let mut accepting = tokio::task::JoinSet::new();
     for listener in &listeners {
         if let Ok(addr) = listener.local_addr() {
-            log.info(format_args!("listening on tcp://{addr}, plain (worked example), echo"));
+            match &keys {
+                None => log.info(format_args!("listening on tcp://{addr}, plain (worked example), echo")),
+                Some(keys) => {
+                    log.info(format_args!("listening on tcp://{addr}, key {}, echo", keys.own.public().short()));
+                    log.info(format_args!("clients: turbotunnel echo-client '{}'", keys.link(addr)));
+                }
+            }
         }
         accepting.spawn(accept(listener.clone(), serving.clone()));
     }
-    signals.end().await?;
+    reread_until_end(&mut signals, args.clients.as_deref(), &listeners, log).await?;
 
     // No new streams, but the carriers of the old ones may come and go.
     accepting.abort_all();
@@ -83,12 +96,74 @@ fn limits(args: &EchoServerArgs) -> Limits {
     limits
 }
 
-async fn bind(at: &[String], config: &Config, limits: Limits, log: &Log) -> Result<Listener, Failure> {
+/// What a server with keys has of them.
+struct Keys {
+    own: StaticKey,
+    clients: Clients,
+    route: Route,
+}
+
+impl Keys {
+    fn of(args: &EchoServerArgs, log: &Log) -> Result<Option<Self>, Failure> {
+        let Some(path) = &args.key else { return Ok(None) };
+        let clients = args.clients.as_deref().map_or(Ok(Clients::Anyone), keys::clients)?;
+        let (own, is_new) = keys::own_key_or_new(path)?;
+        if is_new {
+            log.info(format_args!("new key in {}", path.display()));
+        }
+        Ok(Some(Self { own, clients, route: args.route.unwrap_or_default() }))
+    }
+
+    /// What clients need, with a place for the address where only the user knows it.
+    fn link(&self, addr: SocketAddr) -> String {
+        let key = self.own.public();
+        match Link::new(key, [addr]) {
+            Ok(link) if !addr.ip().is_unspecified() => link.to_string(),
+            _ => format!("turbotunnel://{key}@HOST:{}", addr.port()),
+        }
+    }
+}
+
+/// Until the end is wanted: SIGHUP has the list of clients read again. One that cannot be read changes nothing.
+async fn reread_until_end(
+    signals: &mut Signals,
+    clients: Option<&Path>,
+    listeners: &[Arc<Listener>],
+    log: &Log,
+) -> Result<(), Failure> {
+    loop {
+        match (signals.next().await, clients) {
+            (Signal::Hangup, Some(path)) => match keys::clients(path) {
+                Ok(clients) => {
+                    listeners.iter().for_each(|listener| listener.set_clients(clients.clone()));
+                    log.info(format_args!("clients read again from {}", path.display()));
+                }
+                Err(failure) => log.info(format_args!("{}; the list stays as it was", failure.error)),
+            },
+            (Signal::Hangup, None) => {}
+            (Signal::Terminate, _) => return Ok(()),
+            (Signal::Interrupt, _) => return Err(Failure::interrupted()),
+        }
+    }
+}
+
+async fn bind(
+    at: &[String],
+    config: &Config,
+    limits: Limits,
+    keys: Option<&Keys>,
+    log: &Log,
+) -> Result<Listener, Failure> {
     let mut last = None;
     for addr in at {
         let events = log.clone();
         let on_event = move |id: SessionId, event: Event| tell(&events, id, event);
-        match Listener::builder().config(config.clone()).limits(limits).on_event(on_event).bind(addr).await {
+        let builder = Listener::builder().config(config.clone()).limits(limits).on_event(on_event);
+        let builder = match keys {
+            Some(keys) => builder.server_keys([keys.own.clone()]).clients(keys.clients.clone()).route(keys.route),
+            None => builder.plain(),
+        };
+        match builder.bind(addr).await {
             Ok(listener) => return Ok(listener),
             Err(error) => {
                 let next = super::try_next_address(&error);

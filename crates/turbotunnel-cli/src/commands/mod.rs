@@ -2,11 +2,13 @@
 
 mod echo_client;
 mod echo_server;
+mod keygen;
 mod lilbastard;
+mod share;
 
 pub(crate) use echo_server::echo;
 
-use std::io;
+use std::io::{self, Write};
 
 use turbotunnel::SessionError;
 use turbotunnel::control::ByeReason;
@@ -24,11 +26,22 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         Command::EchoServer(args) => many_threads()?.block_on(echo_server::run(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Share(args) => share::run(args),
         Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
         Command::Bench(args) if args.serve.is_some() => many_threads()?.block_on(crate::bench::run(args, log)),
         Command::Bench(args) => leave(one_thread()?, crate::bench::run(args, log)),
         Command::Demo(args) => leave(many_threads()?, crate::demo::run(args, log, random_seed()?)),
     }
+}
+
+/// An answer, on stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|e| {
+        Failure::new(Exit::Unexpected, format!("cannot write standard output: {}", crate::failure::reason(&e)))
+    })
 }
 
 fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
@@ -81,6 +94,14 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
         SessionError::NotAPeer => {
             Failure::new(Exit::OtherProtocol, format!("what answers at tcp://{server} is not a turbotunnel server"))
                 .tip("is the port right? The server's first line says where it listens")
+        }
+        SessionError::NoValidAnswer => with(Exit::WrongKey, format!("no valid answer from tcp://{server}")).tip(
+            "the key (is the link old?), the version, or the address may be wrong: a server with another key, a plain one, and\n\
+             whatever else listens there all look alike from here. Or somebody in between changes what is sent",
+        ),
+        SessionError::NotAdmitted | SessionError::ClosedByPeer(ByeReason::NotAdmitted) => {
+            with(Exit::WrongKey, "the server does not accept this client's key".into())
+                .tip("its operator adds the public key to the file given with --clients")
         }
         SessionError::ClosedByPeer(ByeReason::Shutdown) => {
             with(Exit::SessionLost, "the server has shut down".into()).tip("start again when it is back")

@@ -1,0 +1,18 @@
+//! `keygen`: a new key in a file, and its public half on stdout.
+
+use std::path::Path;
+
+use turbotunnel::write_key_file;
+
+use crate::args::KeygenArgs;
+use crate::failure::Failure;
+use crate::keys;
+
+pub(super) fn run(args: &KeygenArgs) -> Result<(), Failure> {
+    let key = keys::generate()?;
+    if args.file == Path::new("-") {
+        return super::print(&format!("# public key: {}\n{}\n", key.public(), *key.to_secret_text()));
+    }
+    write_key_file(&args.file, &key, args.force).map_err(|error| keys::told(&error))?;
+    super::print(&format!("{}\n", key.public()))
+}

@@ -1,0 +1,43 @@
+//! `share`: one string to hand on, and the same as a picture for a camera.
+
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use turbotunnel::secure::{Link, ParseLinkError};
+
+use crate::address;
+use crate::args::ShareArgs;
+use crate::failure::{Exit, Failure};
+use crate::keys;
+
+pub(super) fn run(args: &ShareArgs) -> Result<(), Failure> {
+    let key = keys::own_key(&args.key)?.public();
+    let addresses: Vec<_> = args.servers.iter().map(|at| address::server(at)).collect::<Result<_, _>>()?;
+    let usage = |error: ParseLinkError| Failure::new(Exit::Usage, error.to_string());
+    let link = Link::new(key, addresses).map_err(usage)?;
+    let link = link.with_name(args.name.as_deref().unwrap_or_default()).map_err(usage)?.to_string();
+    let picture = if args.qr { picture(&link)? } else { String::new() };
+    super::print(&format!("{picture}{link}\n"))
+}
+
+/// Light on dark, as terminals are; cameras take it either way round.
+fn picture(text: &str) -> Result<String, Failure> {
+    let code = QrCode::new(text)
+        .map_err(|error| Failure::new(Exit::Usage, format!("the link is too long for a QR code: {error}")))?;
+    let lines = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    Ok(format!("{lines}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_has_the_size_of_its_text() {
+        let small = picture("turbotunnel://").unwrap();
+        let lines: Vec<_> = small.lines().collect();
+        // 21 modules, four of margin on each side, two to a character from top to bottom.
+        assert_eq!(lines.len(), 15);
+        assert!(lines.iter().all(|line| line.chars().count() == 29));
+        assert!(picture(&"x".repeat(3000)).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! Keys on the command line: which mode is meant, and whose keys.
+//!
+//! In: options as they were given. Out: what the library wants, or a [`Failure`] that says what is missing and what to do. `-k` is a public key of somebody else's, `--key` is a
+//! file with a secret key of one's own.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use turbotunnel::secure::{Link, ParseLinkError, PublicKey, StaticKey};
+use turbotunnel::{Clients, KeyFileError, read_key_file, write_key_file};
+
+use crate::address;
+use crate::failure::{Exit, Failure, reason};
+
+/// A client list is a line for each client.
+const MAX_LIST: u64 = 16 << 20;
+
+/// How a client reaches its server.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// The worked example's format, to `HOST:PORT`.
+    Plain(String),
+    /// With keys.
+    Secure(Link),
+}
+
+impl Way {
+    /// From the arguments of a command that is plain unless a key is given.
+    ///
+    /// # Errors
+    /// They contradict each other, or one is wrong.
+    pub(crate) fn new(server: &str, key: Option<&str>, own: bool, plain: bool) -> Result<Self, Failure> {
+        if server.starts_with("turbotunnel:") {
+            if plain {
+                return Err(usage("--plain, and a link with a key").tip("for the plain format give HOST:PORT alone"));
+            }
+            let link: Link = server.parse().map_err(|error: ParseLinkError| {
+                usage(error.to_string())
+                    .tip("the server shows its link when it starts, and turbotunnel share makes one")
+            })?;
+            return match key {
+                Some(key) if public_key(key)? != link.server_key() => {
+                    Err(usage("the key of -k is not the one of the link").tip("a link needs no -k"))
+                }
+                _ => Ok(Self::Secure(link)),
+            };
+        }
+        let at = address::server(server)?;
+        match key {
+            Some(key) => Link::new(public_key(key)?, [at]).map(Self::Secure).map_err(|error| usage(error.to_string())),
+            None if own && !plain => {
+                Err(usage(format!("no key for {at}")).tip("use the turbotunnel:// link the server printed, or -k KEY"))
+            }
+            None => Ok(Self::Plain(at)),
+        }
+    }
+
+    /// The address that is told.
+    pub(crate) fn address(&self) -> &str {
+        match self {
+            Self::Plain(at) => at,
+            Self::Secure(link) => &link.addresses()[0],
+        }
+    }
+}
+
+fn usage(text: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, text)
+}
+
+/// A public key, or the file that has one.
+fn public_key(text: &str) -> Result<PublicKey, Failure> {
+    let error = match text.parse() {
+        Ok(key) => return Ok(key),
+        Err(error) => error,
+    };
+    let Ok(file) = std::fs::read_to_string(text) else {
+        return Err(usage(error.to_string()).tip("-k wants the server's public key, or a file that has it"));
+    };
+    match &remarks_out(&file).collect::<Vec<_>>()[..] {
+        [(_, key)] => key.parse().map_err(|error| usage(format!("{text}: {error}"))),
+        _ => Err(usage(format!("{text} has to have one public key in it"))),
+    }
+}
+
+/// The lines that count, with their numbers.
+fn remarks_out(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.split('#').next().unwrap_or_default().trim()));
+    lines.filter(|(_, line)| !line.is_empty())
+}
+
+/// Our own key.
+///
+/// # Errors
+/// The file is not there, others may read it, or it has no key.
+pub(crate) fn own_key(path: &Path) -> Result<StaticKey, Failure> {
+    read_key_file(path).map_err(|error| told(&error))
+}
+
+/// The same, and a new one if there is no such file. The second value: it was made.
+///
+/// # Errors
+/// Others may read it, it has no key, or it cannot be written.
+pub(crate) fn own_key_or_new(path: &Path) -> Result<(StaticKey, bool), Failure> {
+    match read_key_file(path) {
+        Ok(key) => Ok((key, false)),
+        Err(error) if error.is_not_found() => {
+            let key = generate()?;
+            write_key_file(path, &key, false).map_err(|error| told(&error))?;
+            Ok((key, true))
+        }
+        Err(error) => Err(told(&error)),
+    }
+}
+
+/// A new key.
+///
+/// # Errors
+/// The system has no randomness to give.
+pub(crate) fn generate() -> Result<StaticKey, Failure> {
+    StaticKey::generate().map_err(|error| Failure::new(Exit::Unexpected, format!("cannot make a key: {error}")))
+}
+
+/// What is wrong with a key file, and what to do.
+pub(crate) fn told(error: &KeyFileError) -> Failure {
+    match error {
+        KeyFileError::Io { path, error } => {
+            let path = path.display();
+            let failure = usage(format!("cannot use the key file {path}: {}", reason(error)));
+            match error.kind() {
+                std::io::ErrorKind::NotFound => failure.tip(format!("turbotunnel keygen {path}")),
+                std::io::ErrorKind::AlreadyExists => failure.tip("-f writes over it; the old key is lost then"),
+                _ => failure,
+            }
+        }
+        KeyFileError::Permissions { path, .. } => usage(error.to_string()).tip(format!(
+            "chmod 600 {path}; if somebody may have read it, make a new one: turbotunnel keygen -f {path}",
+            path = path.display()
+        )),
+        other => usage(other.to_string()).tip("a key file is made by turbotunnel keygen"),
+    }
+}
+
+/// The clients in a file: a public key a line, remarks behind `#`.
+///
+/// # Errors
+/// The file cannot be read, or a line is no key.
+pub(crate) fn clients(path: &Path) -> Result<Clients, Failure> {
+    let shown = path.display();
+    let cannot = |error: &std::io::Error| usage(format!("cannot read the clients in {shown}: {}", reason(error)));
+    if std::fs::metadata(path).map_err(|error| cannot(&error))?.len() > MAX_LIST {
+        return Err(usage(format!("{shown} is too long for a list of clients")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    let keys = remarks_out(&text).map(|(at, key)| {
+        key.parse().map_err(|error| {
+            usage(format!("{shown}, line {at}: {error}")).tip("a public key a line, what is behind # is a remark")
+        })
+    });
+    keys.collect::<Result<HashSet<PublicKey>, _>>().map(Clients::from_iter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> PublicKey {
+        StaticKey::from_bytes(&[7; 32]).public()
+    }
+
+    #[test]
+    fn the_mode_follows_from_what_is_given() {
+        let link = format!("turbotunnel://{}@h:1", key());
+        assert!(matches!(Way::new("h:1", None, false, false), Ok(Way::Plain(at)) if at == "h:1"));
+        assert!(matches!(Way::new("tcp://h:1", None, false, true), Ok(Way::Plain(_))));
+        for (server, k) in [(&link[..], None), ("h:1", Some(key().to_string())), (&link, Some(key().to_string()))] {
+            let way = Way::new(server, k.as_deref(), true, false).unwrap();
+            assert!(matches!(&way, Way::Secure(link) if link.server_key() == key()));
+            assert_eq!(way.address(), "h:1");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_told() {
+        let link = format!("turbotunnel://{}@h:1", key());
+        let other = StaticKey::from_bytes(&[8; 32]).public().to_string();
+        for (outcome, told) in [
+            (Way::new(&link, None, false, true), "--plain, and a link"),
+            (Way::new(&link, Some(&other), false, false), "not the one of the link"),
+            (Way::new("h:1", None, true, false), "no key for h:1"),
+            (Way::new("h:1", Some("nonsense"), false, false), "not a key"),
+            (Way::new("turbotunnel://h:1", None, false, false), "a link without a key"),
+        ] {
+            let failure = outcome.unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.error.contains(told) && failure.tip.is_some(), "{failure}");
+        }
+    }
+
+    #[test]
+    fn lists_of_clients_have_remarks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clients");
+        std::fs::write(&path, format!("# friends\n\n{} # Ann\n", key())).unwrap();
+        assert_eq!(clients(&path).unwrap(), [key()].into_iter().collect());
+        std::fs::write(&path, "# friends\nAnn\n").unwrap();
+        assert!(clients(&path).unwrap_err().error.contains("line 2: not a key"));
+        assert!(clients(&folder.path().join("none")).is_err());
+        assert_eq!(public_key(&key().to_string()), Ok(key()));
+        std::fs::write(&path, key().to_string()).unwrap();
+        assert_eq!(public_key(path.to_str().unwrap()), Ok(key()));
+    }
+}

@@ -1,0 +1,161 @@
+//! Keys from the making of them to bytes that come back, as a user has it.
+
+mod common;
+
+use common::{Running, pattern, run, text, through_pipes, turbotunnel};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A new key in a file; its public half.
+    fn key(&self, name: &str) -> String {
+        let output = run(&format!("keygen {}", self.path(name)));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    }
+
+    fn write(&self, name: &str, what: &str) -> String {
+        std::fs::write(self.path(name), what).unwrap();
+        self.path(name)
+    }
+}
+
+/// A server with the options, and the link that it shows.
+fn server(options: &str) -> (Running, String) {
+    let server = Running::start(&format!("echo-server 127.0.0.1:0 {options}"));
+    let line = server.line("clients: turbotunnel echo-client");
+    let link = line.split('\'').nth(1).unwrap().to_owned();
+    (server, link)
+}
+
+fn echo(args: &str) -> (i32, bool, String) {
+    let sent = pattern(100_000);
+    let output = through_pipes(turbotunnel(&format!("echo-client {args}")), sent.clone());
+    (output.status.code().unwrap(), output.stdout == sent, text(&output.stderr))
+}
+
+#[test]
+fn two_commands_and_one_link_are_an_encrypted_tunnel() {
+    let folder = Folder::new();
+    let (server, link) = server(&format!("--key {}", folder.path("server.key")));
+    assert!(link.starts_with("turbotunnel://k"), "{link}");
+    let (code, back, said) = echo(&link);
+    assert_eq!((code, back), (0, true), "{said}");
+    // Another way to say the same.
+    let (key, at) = link["turbotunnel://".len()..].split_once('@').unwrap();
+    assert_eq!(echo(&format!("{at} -k {key}")).0, 0);
+    assert_eq!(echo(&format!("{at} -k {}", folder.write("server.pub", key))).0, 0);
+    drop(server);
+    // The key was made at the first start and stays.
+    let again = Running::start(&format!("echo-server {at} --key {}", folder.path("server.key")));
+    again.line("clients: ");
+    assert_eq!(echo(&link).0, 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn keygen_writes_a_file_for_its_owner_only_and_over_none() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = Folder::new();
+    let public = folder.key("own.key");
+    assert_eq!((public.len(), &public[..1]), (47, "k"));
+    let path = folder.path("own.key");
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    let again = run(&format!("keygen {path}"));
+    assert_eq!((again.status.code(), text(&again.stdout)), (Some(2), String::new()));
+    assert!(text(&again.stderr).contains("-f writes over it"), "{}", text(&again.stderr));
+    assert_eq!(run(&format!("keygen -f {path}")).status.code(), Some(0));
+    let shown = run("keygen -");
+    assert!(text(&shown.stdout).contains("\nTURBOTUNNEL-SECRET-"));
+
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for command in [format!("share h:1 --key {path}"), format!("echo-server 127.0.0.1:0 --key {path}")] {
+        let refused = run(&command);
+        assert_eq!(refused.status.code(), Some(2), "{command}");
+        let said = text(&refused.stderr);
+        assert!(said.contains("can be read or written by others (mode 644)") && said.contains("chmod 600"), "{said}");
+    }
+}
+
+#[test]
+fn share_makes_the_link_of_a_key_and_shows_it_to_cameras() {
+    let folder = Folder::new();
+    let key = folder.key("server.key");
+    let share = |more: &str| {
+        let output =
+            run(&format!("share tunnel.example:443 [2001:db8::1]:8000 --key {} {more}", folder.path("server.key")));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let link = format!("turbotunnel://{key}@tunnel.example:443,[2001:db8::1]:8000");
+    assert_eq!(share(""), format!("{link}\n"));
+    assert_eq!(share("--name home"), format!("{link}#home\n"));
+    let with_picture = share("--qr");
+    assert!(with_picture.ends_with(&format!("\n{link}\n")) && with_picture.lines().count() > 20);
+    let missing = run(&format!("share h:1 --key {}", folder.path("none")));
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).contains("tip: turbotunnel keygen "), "{}", text(&missing.stderr));
+}
+
+#[test]
+fn another_key_than_the_servers_is_5_and_says_what_it_may_be() {
+    let folder = Folder::new();
+    let (_server, link) = server(&format!("--key {}", folder.path("server.key")));
+    let other = folder.key("other.key");
+    let at = link.split_once('@').unwrap().1;
+    let (code, _, said) = echo(&format!("turbotunnel://{other}@{at} --fail-fast"));
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains(&format!("error: no valid answer from tcp://{at}\n")), "{said}");
+    assert!(said.contains("is the link old?"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn clients_are_admitted_by_a_list_that_is_read_again() {
+    let folder = Folder::new();
+    let (ann, bob) = (folder.key("ann.key"), folder.key("bob.key"));
+    let list = folder.write("clients", &format!("{ann} # Ann\n"));
+    let (server, link) = server(&format!("--key {} --clients {list}", folder.path("server.key")));
+    let of = |who: &str| echo(&format!("{link} --key {}", folder.path(who)));
+    assert_eq!(of("ann.key").0, 0);
+    let (code, _, said) = of("bob.key");
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("the server does not accept this client's key"), "{said}");
+    assert_eq!(echo(&link).0, 5, "nobody in particular");
+
+    folder.write("clients", "nonsense\n");
+    server.signal("HUP");
+    server.line("the list stays as it was");
+    assert_eq!(of("ann.key").0, 0);
+    folder.write("clients", &format!("# no Ann any more\n{bob}\n"));
+    server.signal("HUP");
+    server.line("clients read again");
+    assert_eq!((of("ann.key").0, of("bob.key").0), (5, 0));
+}
+
+#[test]
+fn contradictions_are_usage() {
+    let folder = Folder::new();
+    let key = folder.key("own.key");
+    for (args, told) in [
+        (format!("echo-client turbotunnel://{key}@h:1 --plain"), "--plain, and a link"),
+        (format!("echo-client h:1 --key {}", folder.path("own.key")), "no key for h:1"),
+        (format!("echo-client h:1 -k {key} --plain"), "cannot be used with"),
+        (format!("echo-client turbotunnel://{}@h:1", &key[..40]), "cut short"),
+        ("echo-server 127.0.0.1:0 --clients x".to_owned(), "--key"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2), "{args}");
+        assert!(text(&output.stderr).contains(told), "{args}: {}", text(&output.stderr));
+    }
+}
