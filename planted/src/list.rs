@@ -635,14 +635,14 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "shutdown does not wait",
         file: STREAM_HANDLE,
-        right: "            if waiters.delivered {\n",
-        wrong: "            if waiters.delivered || self.finishing {\n",
+        right: "            if writing.delivered {\n",
+        wrong: "            if writing.delivered || self.finishing {\n",
         test: tokio_half("session", "shutdown_completes_only_when_the_peer_has_acknowledged"),
     },
     Fault {
         name: "a writer is not woken",
         file: "crates/turbotunnel/src/shared.rs",
-        right: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writer.take()));",
+        right: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.writing().writer.take()));",
         wrong: "wakers.push(self.streams.get_mut(&id).and_then(|waiters| waiters.reader.take()));",
         test: tokio_half("session", "a_writer_waits_for_a_reader_that_does_not_read"),
     },
