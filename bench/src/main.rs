@@ -2,6 +2,7 @@
 //!
 //! `bench/run` builds everything and makes `bench/RESULTS.md`; this program also runs single commands inside such a path.
 
+mod chart;
 mod engine;
 mod hold;
 mod link;
@@ -34,6 +35,8 @@ enum Cmd {
     Over(OverArgs),
     /// Measure the rows of the table
     Table(TableArgs),
+    /// Draw plain TCP, the Go example and ours, with and without cuts
+    Chart(ChartArgs),
     /// Be a client without a session
     PlainClient {
         /// `host:port`
@@ -106,6 +109,20 @@ struct TableArgs {
 }
 
 #[derive(Args)]
+struct ChartArgs {
+    /// Where the picture goes
+    #[arg(default_value = "docs/speed.svg")]
+    svg: PathBuf,
+    #[arg(long, default_value = "target/release")]
+    programs: PathBuf,
+    /// The Go program
+    #[arg(long, default_value = "interop/go/bin/peer")]
+    go: PathBuf,
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
+#[derive(Args)]
 struct HoldArgs {
     what: Held,
     server: String,
@@ -124,6 +141,7 @@ fn main() -> ExitCode {
         Cmd::Link(args) => link(&args),
         Cmd::Over(args) => over(&args),
         Cmd::Table(args) => table(&args),
+        Cmd::Chart(args) => draw(&args),
         Cmd::PlainClient { addr } => pipes::plain_client(&addr),
         Cmd::Engine { window, packets } => {
             engine::run(window, packets);
@@ -178,6 +196,12 @@ fn table(args: &TableArgs) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn draw(args: &ChartArgs) -> io::Result<()> {
+    let go = fs::exists(&args.go)?.then(|| args.go.clone());
+    let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds };
+    fs::write(&args.svg, chart::chart(&setup)?)
 }
 
 fn hold(args: &HoldArgs) -> io::Result<()> {

@@ -40,7 +40,7 @@ pub(crate) struct Pair {
     server: Child,
     client: Child,
     stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
+    stdout: Option<ChildStdout>,
 }
 
 impl Pair {
@@ -60,9 +60,13 @@ impl Pair {
             thread::sleep(Duration::from_millis(20));
         }
         let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let stdin = client.stdin.take();
-        let stdout = client.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (stdin, stdout) = (client.stdin.take(), client.stdout.take());
         Ok(Self { server, client, stdin, stdout })
+    }
+
+    /// The client's standard input and output, for somebody else to use.
+    pub(crate) fn pipes(&mut self) -> io::Result<(ChildStdin, ChildStdout)> {
+        self.stdin.take().zip(self.stdout.take()).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     fn cpu(&self) -> Duration {
@@ -84,8 +88,9 @@ impl Pair {
             io::Result::Ok(stdin)
         });
         let (mut left, mut buffer) = (size, vec![0; CHUNK]);
+        let stdout = self.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         while left > 0 {
-            match self.stdout.read(&mut buffer)? {
+            match stdout.read(&mut buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => left -= n as u64,
             }
@@ -99,12 +104,13 @@ impl Pair {
     /// Times of 64 bytes there and back, sorted.
     pub(crate) fn pings(&mut self, count: usize) -> io::Result<Vec<Duration>> {
         let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stdout = self.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut times = Vec::with_capacity(count);
         let mut bytes = [7; 64];
         for _ in 0..count {
             let began = Instant::now();
             stdin.write_all(&bytes)?;
-            self.stdout.read_exact(&mut bytes)?;
+            stdout.read_exact(&mut bytes)?;
             times.push(began.elapsed());
         }
         times.sort();

@@ -77,7 +77,7 @@ impl Group {
 }
 
 impl Setup {
-    fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         Command::new(self.path(name))
     }
 
