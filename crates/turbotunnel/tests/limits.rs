@@ -119,6 +119,31 @@ async fn whoever_is_refused_is_held_and_may_ask_again() {
     }
 }
 
+/// A session comes back when there are as many carriers as there may be. Its connection is held, and let in as soon as another goes: nothing of what it said is
+/// lost, and it need not dial again.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_back_waits_for_a_place() {
+    let listener = limited(|limits| limits.carriers = 2);
+    let first = open(&listener, from(1), 1).await;
+    let second = open(&listener, from(2), 2).await;
+    sleep(Duration::from_millis(1)).await;
+    drop(first);
+    sleep(Duration::from_millis(1)).await;
+    let _third = open(&listener, from(3), 3).await;
+    sleep(Duration::from_millis(1)).await;
+    let _back = open(&listener, from(1), 1).await;
+    sleep(Duration::from_secs(1)).await;
+    let stats = listener.stats();
+    assert_eq!((stats.carriers_now, stats.strangers_now, stats.carriers_refused), (2, 1, 1), "counted once");
+    drop(second);
+    sleep(Duration::from_millis(60)).await;
+    let stats = listener.stats();
+    assert_eq!((stats.carriers_now, stats.strangers_now, stats.sessions_now), (2, 0, 3), "let in");
+    // And not as one of which nothing has come: it is there.
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(listener.stats().sessions_abandoned, 1, "only the second, which has gone");
+}
+
 /// Somebody behind the same address opens connections and says nothing. Who speaks gets in; so does everybody behind another address.
 #[tokio::test(start_paused = true)]
 async fn silent_neighbours_keep_nobody_out() {

@@ -3,6 +3,7 @@
 mod control_packets;
 mod echo;
 mod fin;
+mod limits;
 mod program;
 mod restart;
 mod scripts;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         fin::a_go_client_that_just_leaves_harms_nobody,
         restart::our_client_recognises_a_restarted_go_server,
         restart::a_go_client_that_our_server_forgot_does_not_dial_without_end,
+        limits::a_go_client_beyond_the_limit_waits_and_is_served,
         program::files_come_back_whole_from_go_servers,
         program::it_exits_with_8_when_the_go_server_has_forgotten_the_session,
         scripts::our_client_go_server,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
-use turbotunnel::{Listener, Session, Stats};
+use turbotunnel::{Config, Limits, Listener, Session, Stats};
 use turbotunnel_cli::lilbastard::{How, Lilbastard, Plan};
 use turbotunnel_interop::pattern::Pattern;
 
@@ -23,12 +23,20 @@ impl OurServer {
     }
 
     pub(crate) async fn start_at(addr: SocketAddr) -> Self {
+        Self::start_as(addr, Config::default(), Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(config: Config, limits: Limits) -> Self {
+        Self::start_as(SocketAddr::from(([127, 0, 0, 1], 0)), config, limits).await
+    }
+
+    async fn start_as(addr: SocketAddr, config: Config, limits: Limits) -> Self {
         let runtime = Runtime::new().expect("a runtime needs two descriptors and a thread");
         let listening = runtime.spawn(async move {
             // The port of a server just killed is free a moment later, when its tasks are gone.
             let mut attempts = 0;
             let listener = loop {
-                match Listener::bind(addr).await {
+                match Listener::builder().config(config.clone()).limits(limits).bind(addr).await {
                     Err(_) if attempts < 100 => attempts += 1,
                     result => break result?,
                 }

@@ -100,9 +100,13 @@ impl Server {
         let embryo = if let Known::Abandoned(embryo) = known { Some(embryo) } else { None };
         match known {
             Known::Live(shared) => {
-                let replaces = shared.lock().tunnel.current().is_some();
-                if permit.attach(replaces).is_err() {
-                    return swallow(&mut *carrier).await;
+                // Held unread until there is room, so that nothing of what it says is lost.
+                loop {
+                    let replaces = shared.lock().tunnel.current().is_some();
+                    if permit.attach(replaces).is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(ASK_AGAIN).await;
                 }
                 let early = PacketBatch::new();
                 let newcomer = Newcomer { carrier, addr, early, kept: Some(Box::new(permit)) };
