@@ -144,11 +144,16 @@ fn measure(setup: &Setup, programs: (Command, Command), cut: bool) -> io::Result
             }
         })
     };
-    let began = Instant::now();
+    let (began, mut seen, mut last) = (Instant::now(), 0, Duration::ZERO);
     while began.elapsed() < TIME && !reading.is_finished() {
         thread::sleep(Duration::from_millis(10));
+        let now = back.load(Ordering::Relaxed);
+        if now != seen {
+            (seen, last) = (now, began.elapsed());
+        }
     }
-    let died = reading.is_finished().then(|| began.elapsed());
+    // A client may take a while to find out that it is over; for its user it was over with the last byte.
+    let died = reading.is_finished().then_some(last);
     Ok((back.load(Ordering::Relaxed) as f64 / TIME.as_secs_f64(), died))
 }
 
