@@ -114,6 +114,20 @@ fn a_server_that_is_not_there_with_fail_fast_is_4() {
     assert_eq!(said, expected);
 }
 
+/// It accepts and says nothing, as a server with a key does to those who have none.
+#[test]
+fn a_server_that_takes_connections_and_is_silent_is_4() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let server = silent.local_addr().expect("it is bound");
+    let (code, said) = says(&format!("-q echo-client --session-timeout 500ms {server}"));
+    assert_eq!(code, 4);
+    let expected = format!(
+        "error: tcp://{server} takes connections, but there was no answer within the time to live\n  \
+           tip: a server that has a key is silent without it: use its link. Or something else listens there\n"
+    );
+    assert_eq!(said, expected);
+}
+
 #[test]
 fn a_name_that_does_not_resolve_is_4() {
     // RFC 6761: never resolves.

@@ -81,6 +81,11 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
                     Failure::new(Exit::NeverConnected, format!("cannot resolve {host:?}: {reason}"))
                         .tip("it may be a typing error, or your network's resolver lies; an address works too")
                 }
+                // Connected: the last dial has left no error.
+                _ if reason.starts_with("no answer") => {
+                    Failure::new(Exit::NeverConnected, format!("tcp://{server} takes connections, but there was {reason}"))
+                        .tip("a server that has a key is silent without it: use its link. Or something else listens there")
+                }
                 _ => Failure::new(Exit::NeverConnected, format!("cannot reach tcp://{server}: {reason}"))
                     .tip(format!("is the server running? turbotunnel {serving} {server}")),
             }
