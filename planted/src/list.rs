@@ -314,9 +314,9 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "write a packet again from its beginning",
-        file: CARRIER,
-        right: "            self.written += n;\n",
-        wrong: "            self.written = n;\n",
+        file: "crates/turbotunnel/src/carrier/mod.rs",
+        right: "        *written += n;\n",
+        wrong: "        *written = n;\n",
         test: tokio_half("lib", "carrier::stream::tests::the_session_id_goes_first_and_packets_follow_whole"),
     },
     Fault {

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(crate) use stream::StreamCarrier;
 
@@ -75,6 +75,30 @@ pub(crate) trait Carrier: Send {
     fn is_worn(&self) -> bool {
         false
     }
+}
+
+/// Bytes taken at once by one read.
+const READ_SIZE: usize = 128 << 10;
+/// Beyond so many unwritten bytes a carrier is full: what waits here can be overtaken by nothing.
+const WRITE_LIMIT: usize = 64 << 10;
+/// What an idle carrier may keep of a buffer. One that bulk has filled is kept for more of it and given back at the first small turn.
+const KEEP: usize = 4096;
+
+/// Writes what comes behind the first `written` of `bytes`, and counts it.
+fn poll_write_rest(
+    mut io: Pin<&mut impl AsyncWrite>,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    while *written < bytes.len() {
+        let n = ready!(io.as_mut().poll_write(cx, &bytes[*written..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *written += n;
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Bytes forgotten at once.

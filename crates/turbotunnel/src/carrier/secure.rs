@@ -13,17 +13,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Carrier;
+use super::{Carrier, KEEP, READ_SIZE, WRITE_LIMIT, poll_write_rest};
 use crate::SessionId;
 use crate::encapsulation::PacketBatch;
 use crate::secure::{Initiator, InitiatorRandom, PublicKey, RecordError, Records, Route, StaticKey, Suite};
-
-/// Bytes taken at once by one read.
-const READ_SIZE: usize = 128 << 10;
-/// Beyond so many unwritten bytes the carrier is full.
-const WRITE_LIMIT: usize = 64 << 10;
-/// What an idle carrier may keep of its buffers.
-const KEEP: usize = 4096;
 
 /// A carrier may be used for so long; then its keys are forgotten.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -118,14 +111,7 @@ impl<IO> SecureCarrier<IO> {
 
 impl<IO: AsyncWrite> SecureCarrier<IO> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.sealed.len() {
-            let n = ready!(self.io.as_mut().poll_write(cx, &self.sealed[self.written..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-        }
-        // A buffer that bulk has filled is kept for more of it and given back at the first small turn.
+        ready!(poll_write_rest(self.io.as_mut(), cx, &self.sealed, &mut self.written))?;
         self.sealed.clear();
         if self.written <= KEEP && self.sealed.capacity() > KEEP {
             self.sealed = Vec::new();

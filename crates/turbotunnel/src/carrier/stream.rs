@@ -7,14 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::Carrier;
+use super::{Carrier, KEEP, READ_SIZE, WRITE_LIMIT, poll_write_rest};
 use crate::SessionId;
 use crate::encapsulation::PacketBatch;
-
-/// Bytes taken at once by one read.
-const READ_SIZE: usize = 128 << 10;
-/// Beyond so many unwritten bytes the carrier is full: what waits here can be overtaken by nothing.
-const WRITE_LIMIT: usize = 64 << 10;
 
 /// Length-prefixed packets over a byte stream.
 ///
@@ -44,15 +39,8 @@ impl<IO> StreamCarrier<IO> {
 
 impl<IO: AsyncWrite> StreamCarrier<IO> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.out.len() {
-            let n = ready!(self.io.as_mut().poll_write(cx, &self.out.as_bytes()[self.written..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n;
-        }
-        // A buffer that bulk has filled is kept for more of it and given back at the first small turn.
-        let keep = if self.written > 4096 { usize::MAX } else { 4096 };
+        ready!(poll_write_rest(self.io.as_mut(), cx, self.out.as_bytes(), &mut self.written))?;
+        let keep = if self.written > KEEP { usize::MAX } else { KEEP };
         self.out.clear(keep);
         self.written = 0;
         Poll::Ready(Ok(()))
