@@ -378,9 +378,11 @@ impl Driver {
                     Event::CarrierLost { number: id.0, reason: why, age, unacknowledged }
                 }
                 tunnel::Event::DialFailed { id, next_in } => {
-                    let error = self.shared.lock().last_dial_error.clone();
+                    let state = self.shared.lock();
+                    let (error, unanswered) = (state.last_dial_error.clone(), state.unanswered);
+                    drop(state);
                     let error = error.unwrap_or_else(|| "no answer".to_owned());
-                    Event::DialFailed { number: id.0, error, next_in }
+                    Event::DialFailed { number: id.0, error, next_in, unanswered }
                 }
                 tunnel::Event::Ended(_) => match self.shared.lock().ended() {
                     Some(error) => Event::SessionEnded(error),

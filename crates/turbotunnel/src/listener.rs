@@ -82,7 +82,7 @@ type OnEvent = Arc<dyn Fn(SessionId, Event) + Send + Sync>;
 pub struct Listener {
     server: Arc<Server>,
     local_addr: Option<SocketAddr>,
-    accepting: Option<AbortHandle>,
+    accepting: Mutex<Vec<AbortHandle>>,
 }
 
 struct Server {
@@ -235,6 +235,19 @@ impl Listener {
         ListenerBuilder::default()
     }
 
+    /// Listens on TCP here, too, and gives the address that it got: several ports, one set of sessions.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on.
+    pub async fn listen(&self, addr: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+        let tcp = TcpListener::bind(addr).await?;
+        let local_addr = tcp.local_addr()?;
+        let accepting = tokio::spawn(accept_on(tcp, self.server.clone())).abort_handle();
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(accepting);
+        Ok(local_addr)
+    }
+
     /// The address that [`Listener::bind`] got.
     ///
     /// # Errors
@@ -289,7 +302,7 @@ impl Listener {
     }
 
     fn stop_accepting(&self) {
-        self.accepting.iter().for_each(AbortHandle::abort);
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|accepting| accepting.abort());
         // No session begins that nobody can accept.
         let strangers = self.server.admission().dismiss();
         strangers.iter().for_each(AbortHandle::abort);
@@ -330,6 +343,26 @@ impl Listener {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.server.sessions.len()
+    }
+}
+
+async fn accept_on(tcp: TcpListener, server: Arc<Server>) {
+    loop {
+        match tcp.accept().await {
+            Ok((stream, from)) => {
+                tcp::configure(&stream);
+                server.welcome(stream, Some(from));
+                // Whoever has said his id already is not in line with those who are silent.
+                tokio::task::yield_now().await;
+            }
+            // That one has gone; the next may be there.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => {
+                let oldest = server.admission().make_room();
+                oldest.iter().for_each(AbortHandle::abort);
+                tokio::time::sleep(if oldest.is_some() { ROOM_PAUSE } else { ACCEPT_PAUSE }).await;
+            }
+        }
     }
 }
 
@@ -419,31 +452,8 @@ impl ListenerBuilder {
     ///
     /// The address cannot be listened on.
     pub async fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Listener> {
-        let tcp = TcpListener::bind(addr).await?;
-        let local_addr = tcp.local_addr()?;
         let mut listener = self.detached();
-        listener.local_addr = Some(local_addr);
-        let server = listener.server.clone();
-        let accepting = tokio::spawn(async move {
-            loop {
-                match tcp.accept().await {
-                    Ok((stream, from)) => {
-                        tcp::configure(&stream);
-                        server.welcome(stream, Some(from));
-                        // Whoever has said his id already is not in line with those who are silent.
-                        tokio::task::yield_now().await;
-                    }
-                    // That one has gone; the next may be there.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(_) => {
-                        let oldest = server.admission().make_room();
-                        oldest.iter().for_each(AbortHandle::abort);
-                        tokio::time::sleep(if oldest.is_some() { ROOM_PAUSE } else { ACCEPT_PAUSE }).await;
-                    }
-                }
-            }
-        });
-        listener.accepting = Some(accepting.abort_handle());
+        listener.local_addr = Some(listener.listen(addr).await?);
         Ok(listener)
     }
 
@@ -464,6 +474,6 @@ impl ListenerBuilder {
             arrivals: Mutex::new(Arrivals::new(UNACCEPTED)),
             news: Notify::new(),
         };
-        Listener { server: Arc::new(server), local_addr: None, accepting: None }
+        Listener { server: Arc::new(server), local_addr: None, accepting: Mutex::default() }
     }
 }

@@ -58,6 +58,9 @@ pub enum Event {
         error: String,
         /// Pause before the next dial.
         next_in: Duration,
+        /// With keys: something took the connection and has not answered as the holder of the server's key would
+        /// ([`SessionError::NoValidAnswer`]).
+        unanswered: bool,
     },
     /// The session is over.
     SessionEnded(SessionError),
