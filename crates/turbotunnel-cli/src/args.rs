@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use turbotunnel::secure::Route;
 
+use crate::forward::allow::Rule;
+use crate::forward::reverse::Lent;
 use crate::lilbastard::How;
 use crate::log::Level;
 
@@ -49,6 +51,10 @@ struct Verbosity {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Command {
+    /// Take sessions, and bring their streams to where they may go
+    Server(ServerArgs),
+    /// Bring connections of programs here, or standard input and output, to targets at a server
+    Client(ClientArgs),
     /// Send back whatever comes on any stream (the worked example's server)
     EchoServer(EchoServerArgs),
     /// Carry stdin to an echo server, and what comes back to stdout (the worked example's client)
@@ -132,39 +138,136 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// `echo-server`
+/// `server`
 #[derive(Args, Debug)]
-pub struct EchoServerArgs {
+#[command(after_help = "ssh through a path that cuts:\n  \
+    server$ turbotunnel server :8000 --to 127.0.0.1:22          it says its link\n  \
+    laptop$ turbotunnel client LINK -L 2222                     and then: ssh -p 2222 127.0.0.1\n\
+    Nothing is reached that was not named: --allow db.lan:5432, --allow 10.0.0.0/8:22, --allow '*:443' (public addresses only), --socks (= --allow '*:*').")]
+pub struct ServerArgs {
     /// Addresses to listen on.
-    #[arg(required = true, help = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1)")]
+    #[arg(required = true, help = LISTEN_HELP)]
     pub listen: Vec<String>,
+    /// Where streams go that name no target
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "echo", env = "TURBOTUNNEL_TO")]
+    pub to: Option<String>,
+    /// Send back what comes on streams that name no target
+    #[arg(long)]
+    pub echo: bool,
+    /// A target that clients may name: HOST:PORT, NET/LEN:PORT, *:PORT; a port can be 22, 8000-8100 or *
+    #[arg(long, value_name = "TARGET", env = "TURBOTUNNEL_ALLOW", value_delimiter = ',')]
+    pub allow: Vec<Rule>,
+    /// Clients may name any public address, as for SOCKS
+    #[arg(long)]
+    pub socks: bool,
+    /// Ports of this machine that clients may listen on: [BIND:]PORTS, e.g. 8080 or *:8000-8100
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', env = "TURBOTUNNEL_REVERSE")]
+    pub reverse: Vec<Lent>,
+    /// What all servers have.
+    #[command(flatten)]
+    pub serving: ServingArgs,
+}
+
+const LISTEN_HELP: &str = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1)";
+
+/// What all servers have.
+#[derive(Args, Debug)]
+pub struct ServingArgs {
     /// Encrypt, with the secret key in this file; it is made if it is not there
-    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
     pub key: Option<PathBuf>,
     /// Admit only the clients with the public keys in this file, one a line; read again at SIGHUP
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_CLIENTS")]
     pub clients: Option<PathBuf>,
     /// What connections are to begin with, so that a load balancer finds this machine again: 2 to 16 hexadecimal digits
-    #[arg(long, value_name = "HEX", requires = "key", value_parser = route)]
+    #[arg(long, value_name = "HEX", conflicts_with = "plain", value_parser = route)]
     pub route: Option<Route>,
-    /// The worked example's format, readable by everybody (as it is without --key)
+    /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
-    /// How long a session lives without contact
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_time)]
-    pub session_timeout: Duration,
+    /// How long a session lives without contact [default: 10m, with --plain 120s]
+    #[arg(long, value_name = "TIME", value_parser = positive_time, env = "TURBOTUNNEL_SESSION_TIMEOUT")]
+    pub session_timeout: Option<Duration>,
     /// After SIGTERM, how long streams may take to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub drain: Duration,
     /// How many sessions there may be [default: 65536]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "TURBOTUNNEL_MAX_SESSIONS")]
     pub max_sessions: Option<u32>,
     /// Memory of all sessions together [default: half of this machine's, 2GiB at most]
-    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
+    #[arg(long, value_name = "SIZE", value_parser = positive_size, env = "TURBOTUNNEL_MAX_MEMORY")]
     pub max_memory: Option<u64>,
     /// Take whatever comes from wherever: for measuring
     #[arg(long, hide = true)]
     pub no_limits: bool,
+}
+
+/// `client`
+#[derive(Args, Debug)]
+#[command(after_help = "Without -L, -D, -R and -W: standard input and output to the server's own target.\n\
+    A jump over it: ssh -o ProxyCommand='turbotunnel client LINK -W %h:%p' HOST\n\
+    A browser's:    turbotunnel client LINK -D 1080, and socks5h://127.0.0.1:1080 in the browser")]
+pub struct ClientArgs {
+    /// The server.
+    #[arg(help = "A turbotunnel:// link, or HOST:PORT with -k or --plain", env = "TURBOTUNNEL_SERVER")]
+    pub server: String,
+    /// Connections to PORT here go to HOST:HOSTPORT as the server sees it; without that, to the server's own target
+    #[arg(short = 'L', long = "local", value_name = "[BIND:]PORT[:HOST:HOSTPORT]")]
+    pub local: Vec<String>,
+    /// A SOCKS 5 proxy here; names are resolved at the server
+    #[arg(short = 'D', long = "dynamic", value_name = "[BIND:]PORT")]
+    pub dynamic: Vec<String>,
+    /// Connections to PORT of the server go to HOST:HOSTPORT as seen from here
+    #[arg(short = 'R', long = "remote", value_name = "[BIND:]PORT:HOST:HOSTPORT")]
+    pub remote: Vec<String>,
+    /// Standard input and output to this target
+    #[arg(short = 'W', long = "stdio", value_name = "HOST:PORT", conflicts_with_all = ["local", "dynamic", "remote"])]
+    pub stdio: Option<String>,
+    /// Expect the server to have this public key (or the one in this file); a link says it already
+    #[arg(
+        short = 'k',
+        long = "server-key",
+        value_name = "KEY|FILE",
+        conflicts_with = "plain",
+        env = "TURBOTUNNEL_SERVER_KEY"
+    )]
+    pub server_key: Option<String>,
+    /// Show the server the key in this file; without it, a new one each time
+    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
+    pub key: Option<PathBuf>,
+    /// The worked example's format, readable by everybody
+    #[arg(long)]
+    pub plain: bool,
+    /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
+    #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
+    pub give_up: Setting,
+    /// Give up when the very first dial fails
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Pause after which an idle session tells that it lives; "off": never
+    #[arg(long, value_name = "TIME|off", default_value = "25s", value_parser = time_or_off)]
+    pub keepalive: Setting,
+    /// After SIGTERM, how long streams may take to end
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub drain: Duration,
+}
+
+impl ClientArgs {
+    /// No ports: one stream, with standard input and output.
+    pub(crate) fn is_one_stream(&self) -> bool {
+        self.local.is_empty() && self.dynamic.is_empty() && self.remote.is_empty()
+    }
+}
+
+/// `echo-server`
+#[derive(Args, Debug)]
+pub struct EchoServerArgs {
+    /// Addresses to listen on.
+    #[arg(required = true, help = LISTEN_HELP)]
+    pub listen: Vec<String>,
+    /// What all servers have.
+    #[command(flatten)]
+    pub serving: ServingArgs,
 }
 
 /// `echo-client`
@@ -330,6 +433,10 @@ fn positive_time(text: &str) -> Result<Duration, String> {
 
 fn time_or_off(text: &str) -> Result<Setting, String> {
     if text == "off" { Ok(Setting(None)) } else { positive_time(text).map(|duration| Setting(Some(duration))) }
+}
+
+fn time_or_never(text: &str) -> Result<Setting, String> {
+    if text == "never" { Ok(Setting(None)) } else { positive_time(text).map(|duration| Setting(Some(duration))) }
 }
 
 /// `64KiB`, `4MiB`, `1MB`; a bare number is bytes.

@@ -24,12 +24,16 @@ pub enum Exit {
     WrongKey = 5,
     /// What answers is not a server of this kind.
     OtherProtocol = 6,
+    /// The server does not allow the target, or the port that was asked for.
+    NotAllowed = 7,
     /// The server does not know the session any more, or has shut down. Bytes may be missing.
     SessionLost = 8,
     /// Gave up: no contact for too long, after the session had worked.
     GaveUp = 9,
     /// `demo` ran, and its verdict is bad.
     BadVerdict = 10,
+    /// The server could not reach the target.
+    TargetUnreachable = 11,
     /// Ended by Ctrl-C (128 + SIGINT).
     Interrupted = 130,
     /// Ended at once by a second SIGTERM (128 + SIGTERM).

@@ -11,8 +11,10 @@ pub(crate) enum Signal {
     Interrupt,
     /// SIGTERM: end in good order.
     Terminate,
-    /// SIGHUP: dial anew.
+    /// SIGHUP: dial anew, read lists again.
     Hangup,
+    /// SIGUSR1: a line of numbers.
+    Statistics,
 }
 
 /// The signals that are caught. Those that are not keep their usual effect. On systems without a signal it never comes.
@@ -37,6 +39,7 @@ impl Signals {
                 Signal::Interrupt => SignalKind::interrupt(),
                 Signal::Terminate => SignalKind::terminate(),
                 Signal::Hangup => SignalKind::hangup(),
+                Signal::Statistics => SignalKind::user_defined1(),
             };
             Ok((wanted, signal(kind)?))
         };
@@ -86,7 +89,7 @@ impl Signals {
             match self.next().await {
                 Signal::Interrupt => return Failure::interrupted(),
                 Signal::Terminate => return Failure::terminated(),
-                Signal::Hangup => {}
+                Signal::Hangup | Signal::Statistics => {}
             }
         }
     }
@@ -97,7 +100,7 @@ impl Signals {
             match self.next().await {
                 Signal::Interrupt => return Err(Failure::interrupted()),
                 Signal::Terminate => return Ok(()),
-                Signal::Hangup => {}
+                Signal::Hangup | Signal::Statistics => {}
             }
         }
     }

@@ -90,6 +90,19 @@ pub fn stdout() -> io::Result<Stdout> {
     Ok(Stdout(Output::Thread(ThreadWriter::start(sink)?)))
 }
 
+impl Stdout {
+    /// Closes it, so that whoever reads it sees its end; `flush` first. `/dev/null` takes the place of the descriptor.
+    ///
+    /// # Errors
+    /// The system does not do that.
+    pub fn close(self) -> io::Result<()> {
+        drop(self.0);
+        #[cfg(unix)]
+        rustix::stdio::dup2_stdout(std::fs::File::options().write(true).open("/dev/null")?)?;
+        Ok(())
+    }
+}
+
 /// Rust's runtime opens `/dev/null` for reading and writing in the place of a standard descriptor that is closed. A shell's `> /dev/null` opens it
 /// for writing only; whoever puts it in the place of all three (a daemon) means it.
 #[cfg(target_os = "linux")]

@@ -6,64 +6,48 @@
 
 use std::cell::Cell;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use turbotunnel::{Config, Event, Session, SessionError};
+use turbotunnel::{Config, Session, SessionError};
 
 use crate::args::EchoClientArgs;
-use crate::failure::{Exit, Failure, plain, reason};
+use crate::failure::{Exit, Failure, reason};
+use crate::forward::inlet::{self, Answered};
+use crate::forward::request::Request;
+use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
-use crate::log::{Level, Log};
+use crate::log::Log;
 use crate::signals::{Signal, Signals};
 use crate::stdio;
 use crate::text;
 
-/// Who answers.
-const SERVING: &str = "echo-server";
 /// Read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// How long saying goodbye may take when every byte has come back already.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long it may take when something went wrong, or the user wants to leave.
 const HASTY_GOODBYE: Duration = Duration::from_millis(200);
-/// A server that stays out of reach is told once in this time.
-const REMIND: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
     let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
-    let server = way.address().to_owned();
+    let plain = matches!(way, Way::Plain(_));
     let own = args.key.as_deref().map(keys::own_key).transpose()?;
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout;
     config.keepalive = args.keepalive.0;
-    let began = Instant::now();
-    let mut builder = Session::builder().config(config).fail_fast(args.fail_fast).on_event(teller(
-        log.clone(),
-        server.clone(),
-        args.fail_fast,
-    ));
-    if let Some(own) = own {
-        builder = builder.client_key(own);
-    }
-    let connecting = async {
-        match &way {
-            Way::Plain(at) => builder.plain().connect_tcp(at).await,
-            Way::Secure(link) => builder.connect_link(link).await,
-        }
-    };
+    config.fail_fast = args.fail_fast;
+    let line = Line { way, own, config, serving: "echo-server", log: log.clone() };
     let session = tokio::select! {
-        session = connecting => session.map_err(|e| super::session_failure(&e, &server, SERVING, None))?,
+        session = line.connect() => session.map_err(|error| line.failure(&error, None))?,
         failure = signals.at_once() => return Err(failure),
     };
-    let id = session.id();
-    log.info(format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(began.elapsed())));
 
     let progress = Progress::default();
     let result = tokio::select! {
-        result = carry(&session, &server, &progress) => result,
+        result = carry(&line, &session, plain, &progress) => result,
         failure = obey(&mut signals, &session, &progress) => Err(failure),
     };
     // Every byte is where it belongs, or known to be missing; what is left is politeness towards the server.
@@ -81,6 +65,7 @@ async fn obey(signals: &mut Signals, session: &Session, progress: &Progress) -> 
             Signal::Terminate if !progress.stop.replace(true) => progress.stopped.notify_one(),
             Signal::Terminate => return Failure::terminated(),
             Signal::Interrupt => return Failure::interrupted(),
+            Signal::Statistics => {}
         }
     }
 }
@@ -104,13 +89,14 @@ impl Progress {
     }
 }
 
-async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(), Failure> {
+async fn carry(line: &Line, session: &Session, plain: bool, progress: &Progress) -> Result<(), Failure> {
     let cannot =
         |what: &str, error: &io::Error| Failure::new(Exit::Unexpected, format!("cannot {what}: {}", reason(error)));
     let stdin = stdio::stdin().map_err(|e| cannot("read standard input", &e))?;
     let stdout = stdio::stdout().map_err(|e| cannot("write standard output", &e))?;
-    let stream = session.open().await.map_err(|e| super::session_failure(&e, server, SERVING, None))?;
-    let (from_server, to_server) = tokio::io::split(stream);
+    let request = (!plain).then_some(&Request::Default);
+    let stream = inlet::opened(session, request).await.map_err(|e| line.failure(&e, None))?;
+    let (from_server, to_server) = tokio::io::split(Answered::new(stream, !plain));
     let received = Cell::new(0);
     let ended = tokio::select! {
         ended = bring_back(from_server, stdout, progress, &received) => ended,
@@ -138,7 +124,7 @@ async fn carry(session: &Session, server: &str, progress: &Progress) -> Result<(
         Err(Ended::Stream(e)) => match session_error(&e) {
             // The session may have ended because the server has said goodbye after everything had come back.
             Some(SessionError::ClosedByPeer(_)) if progress.is_back(received) => Ok(()),
-            Some(error) => Err(super::session_failure(&error, server, SERVING, Some(&consequence()))),
+            Some(error) => Err(line.failure(&error, Some(&consequence()))),
             None => {
                 let why =
                     if e.kind() == io::ErrorKind::BrokenPipe { "the server let go of it".into() } else { reason(&e) };
@@ -217,37 +203,4 @@ async fn bring_back(
         received.set(received.get() + n as u64);
     }
     stdout.flush().await.map_err(Ended::Stdout)
-}
-
-/// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
-fn teller(log: Log, server: String, fail_fast: bool) -> impl Fn(Event) + Send + Sync + 'static {
-    let told = std::sync::Mutex::new(None::<Instant>);
-    move |event| {
-        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match event {
-            Event::CarrierUp { number, gap: Some(gap), resent, .. } => {
-                *told = None;
-                let resent = text::count(resent as u64, "packet");
-                log.info(format_args!("carrier {number} up, resumed after {}, {resent} resent", text::age(gap)));
-            }
-            Event::CarrierLost { number, reason, age, .. } => {
-                log.info(format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age)));
-            }
-            // The error that follows says it all.
-            Event::DialFailed { .. } if fail_fast && told.is_none() => {}
-            Event::DialFailed { number, error, next_in, .. } => {
-                let due = told.is_none_or(|at| at.elapsed() >= REMIND);
-                if due || log.level() == Level::Verbose {
-                    *told = Some(Instant::now());
-                    log.info(format_args!(
-                        "cannot reach tcp://{server}: {}; trying on (dial {number}, next in {})",
-                        plain(&error),
-                        text::age(next_in)
-                    ));
-                }
-            }
-            // The first carrier and the end of the session are told where they are waited for.
-            _ => {}
-        }
-    }
 }

@@ -1,12 +1,11 @@
 //! What each subcommand does.
 
+mod client;
 mod echo_client;
-mod echo_server;
 mod keygen;
 mod lilbastard;
+mod server;
 mod share;
-
-pub(crate) use echo_server::echo;
 
 use std::io::{self, Write};
 
@@ -23,7 +22,11 @@ use crate::log::Log;
 /// How it failed, with the exit code.
 pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
     match &cli.command {
-        Command::EchoServer(args) => many_threads()?.block_on(echo_server::run(args, log)),
+        Command::Server(args) => leave(many_threads()?, server::run(args, log)),
+        // Standard input and output are one stream.
+        Command::Client(args) if args.is_one_stream() => leave(one_thread()?, client::run(args, log)),
+        Command::Client(args) => leave(many_threads()?, client::run(args, log)),
+        Command::EchoServer(args) => many_threads()?.block_on(server::run_echo(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
         Command::Keygen(args) => keygen::run(args),

@@ -1,68 +1,137 @@
-//! `echo-server`: whatever comes on a stream goes back on it.
+//! `server`: sessions in, connections to their targets out. `echo-server` is the same with `--echo`.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::pin::Pin;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::watch;
 use turbotunnel::secure::{Link, Route, StaticKey};
-use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId, Stream};
+use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId};
 
 use crate::address;
-use crate::args::EchoServerArgs;
+use crate::args::{EchoServerArgs, ServerArgs, ServingArgs};
 use crate::failure::{Exit, Failure};
+use crate::forward::allow::Allowed;
+use crate::forward::open::Open;
+use crate::forward::outlet::{Outlet, Service};
+use crate::forward::reverse::Lender;
+use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
 use crate::signals::{Signal, Signals};
 use crate::text;
 
-const SCRATCH: usize = 64 << 10;
+/// How long a session lives without contact: with keys nobody but its client can come back to it, so it may wait longer.
+const SECURE_TIMEOUT: Duration = Duration::from_secs(600);
+const PLAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-thread_local! {
-    /// Where reads go. A stream that waits holds no buffer.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+/// `echo-server`
+pub(super) async fn run_echo(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
+    if args.serving.key.is_none() && (args.serving.clients.is_some() || args.serving.route.is_some()) {
+        return Err(Failure::new(Exit::Usage, "--clients and --route are for servers with a key")
+            .tip("--key FILE; it is made if it is not there"));
+    }
+    let keys = args.serving.key.as_deref().map(|path| Keys::of(path, &args.serving, log)).transpose()?;
+    let outlet = Outlet {
+        asked: keys.is_some(),
+        service: Some(Service::Echo),
+        allowed: Allowed::default(),
+        lender: Arc::new(Lender::new(Vec::new(), log.clone())),
+        log: log.clone(),
+    };
+    serve(&args.listen, &args.serving, keys, outlet, "echo-client", log).await
 }
 
-pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
-    let mut signals = match args.clients {
-        Some(_) => Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?,
-        None => Signals::catch(&[Signal::Interrupt, Signal::Terminate])?,
+/// `server`
+pub(super) async fn run(args: &ServerArgs, log: &Log) -> Result<(), Failure> {
+    let service = match &args.to {
+        Some(to) => Some(Service::To(spec::one_target("--to", to)?)),
+        None => args.echo.then_some(Service::Echo),
     };
-    let keys = Keys::of(args, log)?;
-    let mut config = Config::default();
-    config.time_to_live = args.session_timeout;
-    let limits = limits(args);
-    let serving = Arc::new(Serving { streams: watch::Sender::new(0), log: log.clone() });
-    let mut listeners = Vec::new();
-    for at in &args.listen {
-        let listener = bind(&address::listen(at)?, &config, limits, keys.as_ref(), log).await?;
-        listeners.push(Arc::new(listener));
+    let allowed = Allowed::new(args.allow.iter().cloned().chain(args.socks.then(Allowed::public)));
+    let lender = Lender::new(args.reverse.clone(), log.clone());
+    if service.is_none() && allowed.is_empty() && lender.is_empty() {
+        return Err(Failure::new(Exit::Usage, "this server would do nothing")
+            .tip("--to HOST:PORT, --echo, --allow TARGET, --socks or --reverse PORTS"));
     }
-    let mut accepting = tokio::task::JoinSet::new();
-    for listener in &listeners {
-        if let Ok(addr) = listener.local_addr() {
-            match &keys {
-                None => log.info(format_args!("listening on tcp://{addr}, plain (worked example), echo")),
-                Some(keys) => {
-                    log.info(format_args!("listening on tcp://{addr}, key {}, echo", keys.own.public().short()));
-                    log.info(format_args!("clients: turbotunnel echo-client '{}'", keys.link(addr)));
-                }
+    if args.serving.plain && (service.is_none() || !allowed.is_empty() || !lender.is_empty()) {
+        // Nobody can be told apart there, so whatever it reached would be reached by everybody.
+        return Err(Failure::new(Exit::Usage, "in the plain format streams have one target, --to or --echo")
+            .tip("without --plain, clients with this server's key may name targets"));
+    }
+    let keys = if args.serving.plain {
+        None
+    } else {
+        let path = args.serving.key.clone().map_or_else(default_key, Ok)?;
+        Some(Keys::of(&path, &args.serving, log)?)
+    };
+    let outlet = Outlet { asked: keys.is_some(), service, allowed, lender: Arc::new(lender), log: log.clone() };
+    serve(&args.listen, &args.serving, keys, outlet, "client", log).await
+}
+
+/// Where a service manager, or else the user, keeps what programs remember.
+fn default_key() -> Result<PathBuf, Failure> {
+    let folder = |name: &str, below: &str| {
+        let path = std::env::var_os(name).filter(|path| !path.is_empty())?;
+        Some(Path::new(&path).join(below))
+    };
+    let folder = folder("STATE_DIRECTORY", "")
+        .or_else(|| folder("XDG_STATE_HOME", "turbotunnel"))
+        .or_else(|| folder("HOME", ".local/state/turbotunnel"))
+        .or_else(|| folder("LOCALAPPDATA", "turbotunnel"))
+        .ok_or_else(|| Failure::new(Exit::Usage, "no place to keep a key").tip("--key FILE says where"))?;
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        let (folder, reason) = (folder.display(), crate::failure::reason(&error));
+        Failure::new(Exit::Usage, format!("cannot keep a key in {folder}: {reason}")).tip("--key FILE says where else")
+    })?;
+    Ok(folder.join("server.key"))
+}
+
+async fn serve(
+    listen: &[String],
+    args: &ServingArgs,
+    keys: Option<Keys>,
+    outlet: Outlet,
+    client: &str,
+    log: &Log,
+) -> Result<(), Failure> {
+    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
+    let mut config = Config::default();
+    config.time_to_live = args.session_timeout.unwrap_or(if keys.is_some() { SECURE_TIMEOUT } else { PLAIN_TIMEOUT });
+    let events = log.clone();
+    let builder = Listener::builder()
+        .config(config)
+        .limits(limits(args))
+        .on_event(move |id: SessionId, event: Event| tell(&events, id, event));
+    let builder = match &keys {
+        Some(keys) => builder.server_keys([keys.own.clone()]).clients(keys.clients.clone()).route(keys.route),
+        None => builder.plain(),
+    };
+    let listener = Arc::new(builder.detached());
+    let does = outlet.to_string();
+    let mut addresses = Vec::new();
+    for at in listen {
+        let addr = bind(&listener, &address::listen(at)?).await?;
+        match &keys {
+            None => log.info(format_args!("listening on tcp://{addr}, plain (worked example), {does}")),
+            Some(keys) => {
+                log.info(format_args!("listening on tcp://{addr}, key {}, {does}", keys.own.public().short()));
             }
         }
-        accepting.spawn(accept(listener.clone(), serving.clone()));
+        addresses.push(addr);
     }
-    reread_until_end(&mut signals, args.clients.as_deref(), &listeners, log).await?;
+    if let Some(keys) = &keys {
+        log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses)));
+    }
+    let (open, outlet) = (outlet.lender.open().clone(), Arc::new(outlet));
+    let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
+    obey_until_end(&mut signals, args.clients.as_deref(), &listener, &open, log).await?;
 
     // No new streams, but the carriers of the old ones may come and go.
-    accepting.abort_all();
-    let mut open = serving.streams.subscribe();
-    let waiting = *open.borrow();
+    accepting.abort();
+    outlet.lender.close();
+    let waiting = open.now();
     if waiting > 0 {
         log.info(format_args!(
             "ending; waiting up to {} for {}",
@@ -71,15 +140,13 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
         ));
     }
     let result = tokio::select! {
-        _ = open.wait_for(|&open| open == 0) => Ok(()),
+        () = open.none() => Ok(()),
         () = tokio::time::sleep(args.drain) => Ok(()),
         again = signals.end() => again,
     };
-    let cut = *serving.streams.borrow();
+    let cut = open.now();
     // Clients of ours hear that it is over; they need not try for minutes.
-    for listener in &listeners {
-        listener.close().await;
-    }
+    listener.close().await;
     result?;
     match cut {
         0 => Ok(()),
@@ -88,7 +155,7 @@ pub(super) async fn run(args: &EchoServerArgs, log: &Log) -> Result<(), Failure>
     }
 }
 
-fn limits(args: &EchoServerArgs) -> Limits {
+fn limits(args: &ServingArgs) -> Limits {
     let mut limits = if args.no_limits { Limits::none() } else { Limits::default() };
     let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     limits.sessions = args.max_sessions.map_or(limits.sessions, |n| whole(n.into()));
@@ -104,67 +171,67 @@ struct Keys {
 }
 
 impl Keys {
-    fn of(args: &EchoServerArgs, log: &Log) -> Result<Option<Self>, Failure> {
-        let Some(path) = &args.key else { return Ok(None) };
+    fn of(path: &Path, args: &ServingArgs, log: &Log) -> Result<Self, Failure> {
         let clients = args.clients.as_deref().map_or(Ok(Clients::Anyone), keys::clients)?;
         let (own, is_new) = keys::own_key_or_new(path)?;
         if is_new {
             log.info(format_args!("new key in {}", path.display()));
         }
-        Ok(Some(Self { own, clients, route: args.route.unwrap_or_default() }))
+        Ok(Self { own, clients, route: args.route.unwrap_or_default() })
     }
 
     /// What clients need, with a place for the address where only the user knows it.
-    fn link(&self, addr: SocketAddr) -> String {
+    fn link(&self, addresses: &[SocketAddr]) -> String {
         let key = self.own.public();
-        match Link::new(key, [addr]) {
-            Ok(link) if !addr.ip().is_unspecified() => link.to_string(),
-            _ => format!("turbotunnel://{key}@HOST:{}", addr.port()),
+        match Link::new(key, addresses) {
+            Ok(link) if !addresses.iter().any(|addr| addr.ip().is_unspecified()) => link.to_string(),
+            _ => {
+                let port = addresses.first().map_or(0, SocketAddr::port);
+                format!("turbotunnel://{key}@HOST:{port}")
+            }
         }
     }
 }
 
-/// Until the end is wanted: SIGHUP has the list of clients read again. One that cannot be read changes nothing.
-async fn reread_until_end(
+/// Until the end is wanted: SIGHUP has the list of clients read again, and one that cannot be read changes nothing; SIGUSR1 is answered with a line of numbers.
+async fn obey_until_end(
     signals: &mut Signals,
     clients: Option<&Path>,
-    listeners: &[Arc<Listener>],
+    listener: &Listener,
+    open: &Open,
     log: &Log,
 ) -> Result<(), Failure> {
     loop {
         match (signals.next().await, clients) {
             (Signal::Hangup, Some(path)) => match keys::clients(path) {
                 Ok(clients) => {
-                    listeners.iter().for_each(|listener| listener.set_clients(clients.clone()));
+                    listener.set_clients(clients);
                     log.info(format_args!("clients read again from {}", path.display()));
                 }
                 Err(failure) => log.info(format_args!("{}; the list stays as it was", failure.error)),
             },
             (Signal::Hangup, None) => {}
+            (Signal::Statistics, _) => {
+                let stats = listener.stats();
+                let (sessions, streams) = (listener.sessions() as u64, open.now() as u64);
+                let (sessions, streams) = (text::count(sessions, "session"), text::count(streams, "stream"));
+                let memory = text::binary_size(stats.memory_now as u64);
+                log.info(format_args!(
+                    "{sessions}, {streams}, {memory}, {} sessions so far",
+                    stats.sessions_ended + listener.sessions() as u64
+                ));
+            }
             (Signal::Terminate, _) => return Ok(()),
             (Signal::Interrupt, _) => return Err(Failure::interrupted()),
         }
     }
 }
 
-async fn bind(
-    at: &[String],
-    config: &Config,
-    limits: Limits,
-    keys: Option<&Keys>,
-    log: &Log,
-) -> Result<Listener, Failure> {
+async fn bind(listener: &Listener, at: &[String]) -> Result<SocketAddr, Failure> {
     let mut last = None;
     for addr in at {
-        let events = log.clone();
-        let on_event = move |id: SessionId, event: Event| tell(&events, id, event);
-        let builder = Listener::builder().config(config.clone()).limits(limits).on_event(on_event);
-        let builder = match keys {
-            Some(keys) => builder.server_keys([keys.own.clone()]).clients(keys.clients.clone()).route(keys.route),
-            None => builder.plain(),
-        };
-        match builder.bind(addr).await {
-            Ok(listener) => return Ok(listener),
+        match listener.listen(addr).await {
+            Ok(addr) => return Ok(addr),
             Err(error) => {
                 let next = super::try_next_address(&error);
                 last = Some(Failure::cannot_listen(addr, &error));
@@ -220,64 +287,12 @@ fn shown(addr: SocketAddr, level: Level) -> String {
     }
 }
 
-/// What all streams share.
-struct Serving {
-    /// How many there are.
-    streams: watch::Sender<usize>,
-    log: Log,
-}
-
-/// One stream fewer, however it ends.
-struct Open(Arc<Serving>);
-
-impl Open {
-    fn new(serving: Arc<Serving>) -> Self {
-        serving.streams.send_modify(|open| *open += 1);
-        Self(serving)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.streams.send_modify(|open| *open -= 1);
-    }
-}
-
-async fn accept(listener: Arc<Listener>, serving: Arc<Serving>) {
-    while let Ok((mut stream, peer)) = listener.accept().await {
-        let open = Open::new(serving.clone());
+async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {
+    while let Ok((stream, peer)) = listener.accept().await {
+        let (outlet, one) = (outlet.clone(), open.one());
         tokio::spawn(async move {
-            match echo(&mut stream).await {
-                Ok(bytes) => open.0.log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes))),
-                Err(error) => open.0.log.detail(format_args!("{peer} ended: {error}")),
-            }
-            drop((stream, open));
+            outlet.serve(stream, peer).await;
+            drop(one);
         });
-    }
-}
-
-/// Sends back everything until the peer has finished, then finishes too. The bytes are counted.
-pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
-    let mut bytes = 0;
-    loop {
-        let (n, rest) = poll_fn(|cx| {
-            BUFFER.with_borrow_mut(|buffer| {
-                let mut read = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
-                let read = read.filled();
-                let written = match Pin::new(&mut *stream).poll_write(cx, read) {
-                    Poll::Ready(written) => written?,
-                    Poll::Pending => 0,
-                };
-                Poll::Ready(io::Result::Ok((read.len(), read[written..].to_vec())))
-            })
-        })
-        .await?;
-        if n == 0 {
-            stream.shutdown().await?;
-            return Ok(bytes);
-        }
-        stream.write_all(&rest).await?;
-        bytes += n as u64;
     }
 }

@@ -187,7 +187,7 @@ async fn tunnel_to_the_end(
     let cutter = cutter.map_err(trouble)?;
     let echoing = tokio::spawn(async move {
         while let Ok((mut stream, _)) = server.accept().await {
-            tokio::spawn(async move { crate::commands::echo(&mut stream).await });
+            tokio::spawn(async move { crate::echo::echo(&mut stream).await });
         }
     });
     let (carriers, details) = (book.clone(), log.clone());

@@ -72,6 +72,48 @@ impl Drop for Running {
     }
 }
 
+/// A server with keys, the folder that they are in, and its link.
+pub struct Keyed {
+    pub server: Running,
+    pub link: String,
+    folder: tempfile::TempDir,
+}
+
+impl Keyed {
+    pub fn start(options: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), "127.0.0.1:0", options)
+    }
+
+    fn start_in(folder: tempfile::TempDir, at: &str, options: &str) -> Self {
+        let key = folder.path().join("server.key");
+        let server = Running::start(&format!("server {at} --key {} {options}", key.display()));
+        let line = server.line("clients: turbotunnel client");
+        Self { server, link: line.split('\'').nth(1).unwrap().to_owned(), folder }
+    }
+
+    /// Kills it, and starts it again at the same place with the same key.
+    pub fn restart(mut self, options: &str) -> Self {
+        self.server.child.kill().unwrap();
+        self.server.wait();
+        let at = self.address().to_owned();
+        Self::start_in(self.folder, &at, options)
+    }
+
+    pub fn address(&self) -> &str {
+        self.link.split_once('@').unwrap().1
+    }
+
+    /// The same link with another address, as of something in between.
+    pub fn link_at(&self, address: &str) -> String {
+        self.link.replace(self.address(), address)
+    }
+
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
 pub fn echo_server() -> (Running, String) {
     let server = Running::start("echo-server 127.0.0.1:0");
     let address = server.address();

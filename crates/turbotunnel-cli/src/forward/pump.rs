@@ -1,0 +1,192 @@
+//! Bytes between a local connection and a stream, both ways, with the end of each direction carried on its own.
+//!
+//! Nothing is held beyond what one side has not taken yet, 64 KiB each way at most, and nothing at all while a direction waits: a thousand idle streams hold no buffers.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const SCRATCH: usize = 64 << 10;
+
+thread_local! {
+    /// Where reads go.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// Bytes that went each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// From the connection into the stream.
+    pub up: u64,
+    /// From the stream to the connection.
+    pub down: u64,
+}
+
+/// Which side it was that failed.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The connection: its program has gone, or its peer.
+    Connection(io::Error),
+    /// The stream: its session has ended, or the peer has let go of it.
+    Stream(io::Error),
+}
+
+/// Copies until both directions have ended and all is delivered. `moved` counts, also when it fails.
+pub(crate) async fn pump<C, S>(connection: &mut C, stream: &mut S, moved: &mut Moved) -> Result<(), Broken>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut up, mut down) = (OneWay::default(), OneWay::default());
+    poll_fn(|cx| {
+        let up_done = up.poll(cx, connection, stream, &mut moved.up).map_err(|failed| match failed {
+            Failed::Reading(error) => Broken::Connection(error),
+            Failed::Writing(error) => Broken::Stream(error),
+        })?;
+        let down_done = down.poll(cx, stream, connection, &mut moved.down).map_err(|failed| match failed {
+            Failed::Reading(error) => Broken::Stream(error),
+            Failed::Writing(error) => Broken::Connection(error),
+        })?;
+        if up_done.is_ready() && down_done.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}
+
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// One direction.
+#[derive(Default)]
+struct OneWay {
+    /// Read and not written yet.
+    rest: Vec<u8>,
+    at: usize,
+    /// No more will be read.
+    read_all: bool,
+    done: bool,
+}
+
+/// Reads of one direction before the other has its turn.
+const TURNS: usize = 4;
+
+impl OneWay {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failed>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..TURNS {
+            while self.at < self.rest.len() {
+                let n = ready!(Pin::new(&mut *to).poll_write(cx, &self.rest[self.at..])).map_err(Failed::Writing)?;
+                if n == 0 {
+                    return Poll::Ready(Err(Failed::Writing(io::ErrorKind::WriteZero.into())));
+                }
+                self.at += n;
+                *moved += n as u64;
+            }
+            (self.rest, self.at) = (Vec::new(), 0);
+            if self.read_all {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Failed::Writing)?;
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_read(cx, from, to, moved))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read, and what of it goes out at once.
+    fn poll_read<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failed>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(from).poll_read(cx, &mut read)).map_err(Failed::Reading)?;
+            let read = read.filled();
+            self.read_all = read.is_empty();
+            let written = match read {
+                [] => 0,
+                bytes => match Pin::new(to).poll_write(cx, bytes) {
+                    Poll::Ready(written) => written.map_err(Failed::Writing)?,
+                    Poll::Pending => 0,
+                },
+            };
+            *moved += written as u64;
+            self.rest.extend_from_slice(&read[written..]);
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn each_direction_ends_on_its_own_and_nothing_is_missing() {
+        let (mut program, mut connection) = duplex(1000);
+        let (mut stream, mut peer) = duplex(300);
+        let pumping = tokio::spawn(async move {
+            let mut moved = Moved::default();
+            pump(&mut connection, &mut stream, &mut moved).await.map(|()| moved)
+        });
+        let question: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+        let copy = question.clone();
+        let asking = tokio::spawn(async move {
+            program.write_all(&copy).await.unwrap();
+            program.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            program.read_to_end(&mut answer).await.unwrap();
+            answer
+        });
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).await.unwrap();
+        assert!(heard == question, "the end of the question came, and all before it");
+        peer.write_all(b"yes").await.unwrap();
+        peer.shutdown().await.unwrap();
+        assert_eq!(asking.await.unwrap(), b"yes");
+        assert_eq!(pumping.await.unwrap().unwrap(), Moved { up: 100_000, down: 3 });
+    }
+
+    #[tokio::test]
+    async fn it_is_told_which_side_broke() {
+        for (side, broken) in [("connection", 0), ("stream", 1)] {
+            let (program, mut connection) = duplex(10);
+            let (mut stream, peer) = duplex(10);
+            let (mut other, gone) = if broken == 0 { (peer, program) } else { (program, peer) };
+            drop(gone);
+            // The end of the gone side arrives in order; what is sent to it then does not.
+            other.write_all(b"more").await.unwrap();
+            let outcome = pump(&mut connection, &mut stream, &mut Moved::default()).await;
+            match (outcome, broken) {
+                (Err(Broken::Connection(_)), 0) | (Err(Broken::Stream(_)), 1) => {}
+                other => panic!("{side}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! `server` and `client`: connections of programs go through a path that cuts, and neither end of them notices.
+
+mod common;
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Keyed, PATIENCE, Running, lines, pattern, run, text, through_pipes, turbotunnel, wait};
+use turbotunnel_cli::lilbastard::{Lilbastard, Plan};
+
+/// A target: each connection is served by `serve` on a thread of its own.
+fn target(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(connection));
+        }
+    });
+    address
+}
+
+/// Sends everything back, and ends when the other side has.
+fn echo(mut connection: TcpStream) {
+    let mut from = connection.try_clone().unwrap();
+    let _ = io::copy(&mut from, &mut connection);
+    let _ = connection.shutdown(Shutdown::Write);
+}
+
+/// Says nothing until the question has ended; then how long it was, and its end.
+fn count(mut connection: TcpStream) {
+    let read = io::copy(&mut connection, &mut io::sink()).unwrap_or(0);
+    let _ = write!(connection, "{read}");
+}
+
+/// A port that nobody listens on, and that nobody else gets meanwhile.
+fn dead_port() -> (socket2::Socket, u16) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
+}
+
+/// A client with these options, and the addresses that it listens on, in their order.
+fn client(args: &str, ports: usize) -> (Running, Vec<String>) {
+    let client = Running::start(&format!("client {args}"));
+    let mut at = Vec::new();
+    while at.len() < ports {
+        let line = client.lines.recv_timeout(PATIENCE).unwrap();
+        let words: Vec<_> = line.split(' ').collect();
+        match words[1..] {
+            ["forwarding", address, ..] => at.push(address.to_owned()),
+            ["SOCKS", "5", "on", address] => at.push(address.to_owned()),
+            _ => {}
+        }
+    }
+    (client, at)
+}
+
+fn connect(address: &str) -> TcpStream {
+    let connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    connection
+}
+
+/// What comes back of `sent`.
+fn there_and_back(mut connection: TcpStream, sent: &[u8]) -> Vec<u8> {
+    let mut writing = connection.try_clone().unwrap();
+    let copy = sent.to_vec();
+    let writer = thread::spawn(move || {
+        writing.write_all(&copy).unwrap();
+        writing.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    connection.read_to_end(&mut back).unwrap();
+    writer.join().unwrap();
+    back
+}
+
+/// The greeting and the wish of a SOCKS 5 program; the code of the answer.
+fn socks(address: &str, host: &str, port: u16) -> (TcpStream, u8) {
+    let mut connection = connect(address);
+    let name = [&[5, 1, 0, 5, 1, 0, 3, host.len() as u8], host.as_bytes(), &port.to_be_bytes()].concat();
+    connection.write_all(&name).unwrap();
+    let mut heard = [0; 12];
+    connection.read_exact(&mut heard).unwrap();
+    assert_eq!(heard[..3], [5, 0, 5]);
+    (connection, heard[3])
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn every_kind_of_forward_brings_all_bytes_over_a_path_that_cuts() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target} --allow {target} --reverse 1024-65535"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let plan = Plan { bytes: Some(60_000), jitter: 0.5, seed: 7, ..Plan::default() };
+    let cutter = runtime.block_on(Lilbastard::bind("127.0.0.1:0", server.address(), plan)).unwrap();
+    let link = server.link_at(&cutter.local_addr().to_string());
+    let (held, free) = dead_port();
+    drop(held);
+    let (client, at) = client(&format!("{link} -L 0 -L 0:{target} -D 0 -R {free}:{target}"), 3);
+    client.line(&format!("the server's port {free} leads to {target}"));
+    let sent = pattern(300_000);
+    let (by_socks, code) = socks(&at[2], "127.0.0.1", port_of(&target));
+    assert_eq!(code, 0);
+    for (how, connection) in [
+        ("-L", connect(&at[0])),
+        ("-L with a target", connect(&at[1])),
+        ("-D", by_socks),
+        ("-R", connect(&format!("127.0.0.1:{free}"))),
+    ] {
+        let back = there_and_back(connection, &sent);
+        assert!(back == sent, "{how}: {} of {} bytes", back.len(), sent.len());
+    }
+    for option in [String::new(), format!("-W {target}")] {
+        let output = through_pipes(turbotunnel(&format!("client {link} {option}")), sent.clone());
+        assert_eq!(output.status.code(), Some(0), "{option}: {}", text(&output.stderr));
+        assert!(output.stdout == sent, "{option}: {} bytes", output.stdout.len());
+    }
+    assert!(cutter.counters().cuts >= 30, "{:?}", cutter.counters());
+}
+
+/// The end of each direction is carried on its own, both ways round.
+#[test]
+fn half_close_is_carried_end_to_end() {
+    let asks = target(count);
+    // It says all it has to say at once, ends its direction, and then wants to hear everything.
+    let (heard, all_heard) = std::sync::mpsc::channel();
+    let talks = target(move |mut connection| {
+        connection.write_all(b"go ahead").unwrap();
+        connection.shutdown(Shutdown::Write).unwrap();
+        let mut bytes = Vec::new();
+        connection.read_to_end(&mut bytes).unwrap();
+        heard.send(bytes.len()).unwrap();
+    });
+    let server = Keyed::start(&format!("--allow {asks} --allow {talks}"));
+    let (_client, at) = client(&format!("{} -L 0:{asks} -L 0:{talks}", server.link), 2);
+    assert_eq!(there_and_back(connect(&at[0]), &pattern(100_000)), b"100000");
+    let mut connection = connect(&at[1]);
+    let mut said = String::new();
+    connection.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "go ahead");
+    connection.write_all(&pattern(50_000)).unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(all_heard.recv_timeout(PATIENCE).unwrap(), 50_000);
+
+    // The same for standard input and output: whoever reads our output sees its end while we still read his input.
+    let mut program = turbotunnel(&format!("-q client {} -W {talks}", server.link))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    program.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "go ahead");
+    program.stdin.take().unwrap().write_all(&pattern(70_000)).unwrap();
+    assert_eq!(wait(&mut program).code(), Some(0));
+    assert_eq!(all_heard.recv_timeout(PATIENCE).unwrap(), 70_000);
+}
+
+#[test]
+fn what_the_server_was_not_told_to_reach_is_not_reached() {
+    let target = target(echo);
+    let (_held, nobody) = dead_port();
+    let other = Keyed::start("--echo");
+    let server = Keyed::start(&format!("--socks --allow {target} --allow 127.0.0.1:{nobody} --allow nobody.invalid:1"));
+    let (client, at) = client(&format!("{} -L 0:127.0.0.1:{nobody} -D 0", server.link), 2);
+    for (host, port, code) in [
+        ("127.0.0.1", port_of(&target), 0),
+        ("127.0.0.1", port_of(other.address()), 2),
+        ("localhost", port_of(other.address()), 2),
+        ("::ffff:127.0.0.1", port_of(other.address()), 2),
+        ("0.0.0.0", port_of(other.address()), 2),
+        ("169.254.169.254", 80, 2),
+        ("127.0.0.1", nobody, 5),
+        ("nobody.invalid", 1, 4),
+    ] {
+        assert_eq!(socks(&at[1], host, port).1, code, "{host}:{port}");
+    }
+    // A forwarded connection has no language of its own for that; it is no orderly end.
+    let mut connection = connect(&at[0]);
+    let error = connection.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    client.line(&format!("to 127.0.0.1:{nobody}: connection refused"));
+
+    let says = |args: &str| {
+        let output = run(&format!("-q client {} {args}", server.link));
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, said) = says("-W 127.0.0.1:9");
+    assert_eq!(code, 7);
+    assert_eq!(
+        said,
+        "error: the server does not allow 127.0.0.1:9\n  tip: its operator can start it with --allow 127.0.0.1:9\n"
+    );
+    let (code, said) = says(&format!("-W 127.0.0.1:{nobody}"));
+    assert_eq!((code, said), (11, format!("error: the server cannot reach 127.0.0.1:{nobody}: connection refused\n")));
+    let (code, said) = says("");
+    assert_eq!(code, 7);
+    assert!(said.starts_with("error: the server has no target of its own\n  tip: -W HOST:PORT"), "{said}");
+    let (code, said) = says("-R 8080:127.0.0.1:80");
+    assert_eq!(code, 7);
+    assert_eq!(
+        said,
+        "error: the server does not lend port 8080\n  tip: its operator can start it with --reverse 8080\n"
+    );
+}
+
+#[test]
+fn a_server_that_would_do_nothing_and_clients_without_a_key_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("server.key");
+    for (args, told) in [
+        (format!("server 127.0.0.1:0 --key {}", key.display()), "error: this server would do nothing\n  tip: --to "),
+        ("server 127.0.0.1:0 --plain --socks".into(), "error: in the plain format streams have one target"),
+        ("server 127.0.0.1:0 --plain --echo --allow *:80".into(), "error: in the plain format streams have one target"),
+        (format!("server 127.0.0.1:0 --plain --key {}", key.display()), "cannot be used with"),
+        ("server 127.0.0.1:0 --echo --to 127.0.0.1:1".into(), "cannot be used with"),
+        ("server 127.0.0.1:0 --to nowhere".into(), "error: --to \"nowhere\" is not a target\n  tip: --to HOST:PORT"),
+        ("server 127.0.0.1:0 --allow nowhere".into(), "not a target: HOST:PORT"),
+        ("client 127.0.0.1:1 -L 2222".into(), "error: no key for 127.0.0.1:1\n  tip: use the turbotunnel:// link"),
+        ("client 127.0.0.1:1 --plain -D 1080".into(), "error: in the plain format streams go where the server sends"),
+        (
+            "client 127.0.0.1:1 --plain -L 22:a:22".into(),
+            "error: in the plain format streams go where the server sends",
+        ),
+        ("client 127.0.0.1:1 --plain -L x".into(), "error: -L \"x\" is not a forward\n  tip: -L [BIND:]PORT"),
+        ("client 127.0.0.1:1 -W a:1 -L 1".into(), "cannot be used with"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2), "{args}");
+        assert!(text(&output.stderr).contains(told), "{args}: {}", text(&output.stderr));
+    }
+    assert!(!key.exists(), "a key was made for nothing");
+}
+
+/// The plain format with a target: the worked example's client reaches it, too.
+#[test]
+fn plain_streams_go_to_the_one_target() {
+    let target = target(echo);
+    let server = Running::start(&format!("server 127.0.0.1:0 --plain --to {target}"));
+    let address = server.address();
+    let (_client, at) = client(&format!("{address} --plain -L 0"), 1);
+    let sent = pattern(100_000);
+    assert!(there_and_back(connect(&at[0]), &sent) == sent);
+    for command in ["client --plain", "echo-client"] {
+        let output = through_pipes(turbotunnel(&format!("{command} {address}")), sent.clone());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(output.stdout == sent);
+    }
+}
+
+/// No --key and no --plain: a key is made where the user's programs keep what they remember.
+#[cfg(unix)]
+#[test]
+fn a_server_makes_its_key_at_the_first_start_and_keeps_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let link = || {
+        let mut command = turbotunnel("server 127.0.0.1:0 --echo");
+        command.env_remove("STATE_DIRECTORY").env("XDG_STATE_HOME", folder.path());
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = lines(child.stderr.take().unwrap());
+        let link =
+            said.iter().find_map(|line| Some(line.split_once("turbotunnel://")?.1.split_once('@')?.0.to_owned()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        link.unwrap()
+    };
+    assert_eq!(link(), link());
+    let key = folder.path().join("turbotunnel/server.key");
+    assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// The server is restarted: what was open is cut, and not in a way that looks like an end; what comes after that works.
+#[test]
+fn a_client_of_a_restarted_server_starts_anew() {
+    let target = target(echo);
+    let options = format!("--to {target}");
+    let server = Keyed::start(&options);
+    let (client, at) = client(&format!("{} -L 0", server.link), 1);
+    let mut open = connect(&at[0]);
+    open.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    open.read_exact(&mut back).unwrap();
+    let _again = server.restart(&options);
+    assert_eq!(open.read(&mut back).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let lost = client.line(" lost: ");
+    assert!(
+        lost.contains("the server does not know this session any more; 1 stream cut; starting a new one"),
+        "{lost}"
+    );
+    assert_eq!(there_and_back(connect(&at[0]), b"again"), b"again");
+}
+
+/// The server is not there yet: programs wait, and then are served.
+#[test]
+fn programs_wait_for_a_server_that_comes_later() {
+    let target = target(echo);
+    let options = format!("--to {target}");
+    let mut server = Keyed::start(&options);
+    server.server.child.kill().unwrap();
+    server.server.wait();
+    let (client, at) = client(&format!("{} -L 0", server.link), 1);
+    let connection = connect(&at[0]);
+    client.line("connection refused; trying on (dial 1, next in ");
+    let asking = thread::spawn(move || there_and_back(connection, b"patience"));
+    let _server = server.restart(&options);
+    assert_eq!(asking.join().unwrap(), b"patience");
+}
+
+/// A key that is not the server's: three answers that are none are enough, "never" or not.
+#[test]
+fn a_wrong_key_is_5_although_the_client_never_gives_up() {
+    let server = Keyed::start("--echo");
+    let key = run(&format!("keygen {}", server.path("other.key")));
+    let link = format!("turbotunnel://{}@{}", text(&key.stdout).trim(), server.address());
+    let output = run(&format!("client {link} -L 0"));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains(&format!("error: no valid answer from tcp://{}\n", server.address())), "{said}");
+}
+
+/// A port at the server belongs to the client, not to the connection or the process: the same key gets it at once, another does not.
+#[cfg(unix)]
+#[test]
+fn a_lent_port_goes_over_to_the_same_clients_next_session() {
+    let target = target(echo);
+    let server = Keyed::start("--reverse 1024-65535");
+    for name in ["ann.key", "bob.key"] {
+        assert!(run(&format!("keygen {}", server.path(name))).status.success());
+    }
+    let (held, port) = dead_port();
+    drop(held);
+    let borrow =
+        |key: &str| Running::start(&format!("client {} --key {} -R {port}:{target}", server.link, server.path(key)));
+    let leads = format!("the server's port {port} leads to {target}");
+    let mut first = borrow("ann.key");
+    first.line(&leads);
+    let stranger = borrow("bob.key");
+    stranger.line(&format!("the server cannot listen on port {port}: port already in use; asking again"));
+    // Nobody hears of its end.
+    first.child.kill().unwrap();
+    first.wait();
+    let second = borrow("ann.key");
+    second.line(&leads);
+    let address = format!("127.0.0.1:{port}");
+    assert_eq!(there_and_back(connect(&address), b"hello"), b"hello");
+    // An end in good order gives it back.
+    second.signal("TERM");
+    server.server.line(&format!("listens on 127.0.0.1:{port} no more"));
+    stranger.line(&leads);
+}
+
+/// SIGTERM: no new connections, the old ones end in their own time.
+#[cfg(unix)]
+#[test]
+fn both_ends_drain() {
+    let target = target(echo);
+    let mut server = Keyed::start(&format!("--to {target} --reverse 1024-65535"));
+    let (mut client, at) = client(&format!("{} -L 0", server.link), 1);
+    let mut open = connect(&at[0]);
+    let mut back = [0; 5];
+    for end in ["client", "server"] {
+        open.write_all(b"hello").unwrap();
+        open.read_exact(&mut back).unwrap();
+        let ending = if end == "client" { &client } else { &server.server };
+        ending.signal("TERM");
+        ending.line("ending; waiting up to 30 s for 1 stream");
+    }
+    assert!(TcpStream::connect(&at[0]).is_err(), "a client that ends takes no more");
+    assert_eq!(there_and_back(open, b"bye"), b"bye");
+    assert_eq!((client.wait().code(), server.server.wait().code()), (Some(0), Some(0)));
+}
+
+/// What does not end in time is cut, and nobody says that all is well.
+#[cfg(unix)]
+#[test]
+fn a_drain_that_is_cut_short_is_1() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target}"));
+    let (mut client, at) = client(&format!("{} -L 0 --drain 100ms", server.link), 1);
+    let mut open = connect(&at[0]);
+    open.write_all(b"hello").unwrap();
+    open.read_exact(&mut [0; 5]).unwrap();
+    client.signal("TERM");
+    client.line("error: 1 stream cut before the end");
+    assert_eq!(client.wait().code(), Some(1));
+}
+
+/// 300 connections a second for a second, one after the other and beside one that never reads.
+#[test]
+fn connections_come_and_go_by_the_hundred_and_one_that_never_reads_slows_nobody() {
+    let echoing = target(echo);
+    let endless = target(|mut connection| while connection.write_all(&[7; 1 << 16]).is_ok() {});
+    let server = Keyed::start(&format!("--to {echoing} --allow {endless}"));
+    let (_client, at) = client(&format!("{} -L 0 -L 0:{endless}", server.link), 2);
+    let _never_read = connect(&at[1]);
+    let began = Instant::now();
+    for n in 0..300_u32 {
+        assert_eq!(there_and_back(connect(&at[0]), &n.to_be_bytes()), n.to_be_bytes());
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "300 connections took {took:?}");
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_all_served() {
+    const MANY: usize = 1000;
+    let go = Arc::new(AtomicBool::new(false));
+    let gate = go.clone();
+    let target = target(move |mut connection| {
+        let mut byte = [0; 1];
+        connection.read_exact(&mut byte).unwrap();
+        while !gate.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        connection.write_all(&byte).unwrap();
+    });
+    let server = Keyed::start(&format!("--to {target}"));
+    let (_client, at) = client(&format!("{} -L 0", server.link), 1);
+    let open: Vec<_> = (0..MANY)
+        .map(|n| {
+            let mut connection = connect(&at[0]);
+            connection.write_all(&[n as u8]).unwrap();
+            connection
+        })
+        .collect();
+    go.store(true, Ordering::Relaxed);
+    for (n, mut connection) in open.into_iter().enumerate() {
+        let mut back = [0; 1];
+        connection.read_exact(&mut back).unwrap();
+        assert_eq!(back[0], n as u8);
+    }
+}
+
+/// Whatever is killed leaves nothing behind: no process, and the ports are free.
+#[cfg(unix)]
+#[test]
+fn a_killed_client_frees_its_ports() {
+    let server = Keyed::start("--echo");
+    let (mut killed, at) = client(&format!("{} -L 0", server.link), 1);
+    killed.child.kill().unwrap();
+    killed.wait();
+    let again = Running::start(&format!("client {} -L {}", server.link, at[0]));
+    again.line(&format!("forwarding {}", at[0]));
+    let taken =
+        Command::new(env!("CARGO_BIN_EXE_turbotunnel")).args(["client", &server.link, "-L", &at[0]]).output().unwrap();
+    assert_eq!(taken.status.code(), Some(3));
+    assert!(text(&taken.stderr).contains(&format!("error: cannot listen on {}: address already in use", at[0])));
+}
