@@ -9,7 +9,7 @@ use turbotunnel::secure::Route;
 use crate::forward::allow::Rule;
 use crate::forward::reverse::Lent;
 use crate::lilbastard::How;
-use crate::log::Level;
+use crate::log::{Format, Level};
 
 /// Sessions that outlive their TCP connections.
 #[derive(Debug, Parser)]
@@ -35,6 +35,14 @@ impl Cli {
             (false, _) => Level::Verbose,
         }
     }
+
+    /// How it is told.
+    pub fn format(&self) -> Format {
+        match self.verbosity.log_format {
+            FormatArg::Human => Format::Human,
+            FormatArg::Json => Format::Json,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -45,6 +53,26 @@ struct Verbosity {
     /// Tell errors only
     #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
+    /// How log lines are written to stderr
+    #[arg(
+        long,
+        global = true,
+        display_order = 902,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "human",
+        env = "TURBOTUNNEL_LOG_FORMAT"
+    )]
+    log_format: FormatArg,
+}
+
+/// Formats of the log on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// For people
+    Human,
+    /// For machines: an object a line
+    Json,
 }
 
 /// The subcommands.
@@ -59,6 +87,8 @@ pub enum Command {
     EchoServer(EchoServerArgs),
     /// Carry stdin to an echo server, and what comes back to stdout (the worked example's client)
     EchoClient(EchoClientArgs),
+    /// Show what a running server or client counts
+    Status(StatusArgs),
     /// Make a key
     Keygen(KeygenArgs),
     /// Make a link to hand on: a server's key and addresses in one string
@@ -69,6 +99,17 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure how fast a session is, in turn with plain TCP
     Bench(BenchArgs),
+}
+
+/// `status`
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// What it was given as --status
+    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:9180", env = "TURBOTUNNEL_STATUS")]
+    pub address: String,
+    /// The numbers as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `keygen`
@@ -191,6 +232,9 @@ pub struct ServingArgs {
     /// After SIGTERM, how long streams may take to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub drain: Duration,
+    /// Show numbers over HTTP at this address, as a page, for Prometheus and for health checks; a lone PORT is 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", env = "TURBOTUNNEL_STATUS")]
+    pub status: Option<String>,
     /// How many sessions there may be [default: 65536]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "TURBOTUNNEL_MAX_SESSIONS")]
     pub max_sessions: Option<u32>,
@@ -238,6 +282,9 @@ pub struct ClientArgs {
     /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
+    /// Show numbers over HTTP at this address, as a page, for Prometheus and for health checks; a lone PORT is 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", env = "TURBOTUNNEL_STATUS")]
+    pub status: Option<String>,
     /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
     #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
     pub give_up: Setting,

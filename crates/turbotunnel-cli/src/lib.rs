@@ -17,5 +17,6 @@ pub mod log;
 pub mod process;
 mod random;
 mod signals;
+mod status;
 pub mod stdio;
 pub mod text;

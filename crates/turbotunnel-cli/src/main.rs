@@ -14,7 +14,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = Log::stderr(cli.level());
+    let log = Log::stderr(cli.level(), cli.format());
     let exit = match commands::run(&cli, &log) {
         Ok(()) => {
             log.flush(LAST_WORDS);

@@ -25,6 +25,8 @@ use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
 use crate::log::Log;
 use crate::signals::{Signal, Signals};
+use crate::status;
+use crate::status::board::{Board, Traffic};
 use crate::stdio::{self, Stdin, Stdout};
 use crate::text;
 
@@ -58,8 +60,18 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     config.keepalive = args.keepalive.0;
     config.fail_fast = args.fail_fast;
     let own = args.key.as_deref().map(keys::own_key).transpose()?;
-    let line = Line { way, own, config, serving: "server", log: log.clone() };
-    if ports.is_empty() { through_stdio(&line, to, args.plain).await } else { through_ports(line, ports, args).await }
+    let open = Open::default();
+    let board = Board::new("client", open.clone());
+    if let Some(at) = &args.status {
+        super::serve_status(at, board.clone(), log).await?;
+    }
+    let line = Line { way, own, config, serving: "server", board, log: log.clone() };
+    if ports.is_empty() {
+        let _one = open.one();
+        through_stdio(&line, to, args.plain).await
+    } else {
+        through_ports(line, ports, open, args).await
+    }
 }
 
 /// What is forwarded.
@@ -86,7 +98,7 @@ impl Ports {
     }
 }
 
-async fn through_ports(line: Line, ports: Ports, args: &ClientArgs) -> Result<(), Failure> {
+async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) -> Result<(), Failure> {
     let log = line.log.clone();
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
     let mut listeners = Vec::new();
@@ -94,8 +106,13 @@ async fn through_ports(line: Line, ports: Ports, args: &ClientArgs) -> Result<()
         listeners.push((bind(&local).await?, want));
     }
     let (up, uplink) = watch::channel(None);
-    let open = Open::default();
-    let inlet = Arc::new(Inlet { uplink: uplink.clone(), plain: args.plain, open: open.clone(), log: log.clone() });
+    let inlet = Arc::new(Inlet {
+        uplink: uplink.clone(),
+        plain: args.plain,
+        open: open.clone(),
+        traffic: line.board.traffic().clone(),
+        log: log.clone(),
+    });
     let mut accepting = JoinSet::new();
     for (listener, want) in listeners {
         if let Ok(addr) = listener.local_addr() {
@@ -107,7 +124,10 @@ async fn through_ports(line: Line, ports: Ports, args: &ClientArgs) -> Result<()
         }
         accepting.spawn(inlet::accept(listener, want, inlet.clone()));
     }
-    let borrowing = borrow_ports(&ports.reverse, uplink, &open, &log);
+    if log.has_footer() {
+        accepting.spawn(status::line::keep(line.board.clone(), uplink.clone(), log.clone()));
+    }
+    let borrowing = borrow_ports(&ports.reverse, uplink, &open, line.board.traffic(), &log);
     let keeping = line.keep(&up, &open);
     let signalled = obey(&mut signals, &up, &open, &log);
     let ended = tokio::select! {
@@ -193,7 +213,7 @@ async fn bind(local: &spec::Local) -> Result<TcpListener, Failure> {
 }
 
 /// `-R`: asks for ports in each session that comes up, and serves what comes to them. Returns when the server does not allow one.
-async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, log: &Log) -> Failure {
+async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, traffic: &Traffic, log: &Log) -> Failure {
     if reverse.is_empty() {
         return std::future::pending().await;
     }
@@ -218,7 +238,7 @@ async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, log:
         };
         tokio::select! {
             failure = asking => return failure,
-            () = serve_arrivals(&session, &borrowed, open, log) => {}
+            () = serve_arrivals(&session, &borrowed, open, traffic, log) => {}
         }
         // The session is over.
         if uplink.wait_for(Option::is_none).await.is_err() {
@@ -274,11 +294,11 @@ async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Lo
 }
 
 /// Brings what comes to the server's ports to where they lead, until the session ends.
-async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open, log: &Log) {
+async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open, traffic: &Traffic, log: &Log) {
     while let Ok(mut stream) = session.accept().await {
-        let (borrowed, one, log) = (borrowed.clone(), open.one(), log.clone());
+        let (borrowed, one, traffic, log) = (borrowed.clone(), open.one(), traffic.clone(), log.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_arrival(&mut stream, &borrowed, &log).await {
+            if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
                 log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
             }
             drop(one);
@@ -286,7 +306,7 @@ async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open
     }
 }
 
-async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, log: &Log) -> io::Result<()> {
+async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traffic, log: &Log) -> io::Result<()> {
     let target = match Request::read(&mut *stream).await? {
         Request::Arrived(from) => borrowed.lock().get(&from.port).cloned(),
         _ => return stream.write_all(&Answer::new(Code::UnknownKind).encode()).await,
@@ -302,7 +322,7 @@ async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, log: &Log) -> i
         }
     };
     stream.write_all(&Answer::new(Code::Done).encode()).await?;
-    match pump(&mut connection, stream, &mut Moved::default()).await {
+    match pump(&mut connection, stream, &mut Moved::default(), traffic).await {
         Ok(()) => Ok(()),
         Err(Broken::Connection(error)) => Err(error),
         Err(Broken::Stream(error)) => {
@@ -361,7 +381,7 @@ async fn carry(
         inlet::opened(session, (!plain).then_some(request)).await.map_err(|error| line.failure(&error, None))?;
     let mut stream = Answered::new(stream, !plain);
     let mut moved = Moved::default();
-    let broken = match pump(&mut program, &mut stream, &mut moved).await {
+    let broken = match pump(&mut program, &mut stream, &mut moved, line.board.traffic()).await {
         Ok(()) => return Ok(()),
         Err(broken) => broken,
     };

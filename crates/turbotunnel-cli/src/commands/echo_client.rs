@@ -15,11 +15,13 @@ use turbotunnel::{Config, Session, SessionError};
 use crate::args::EchoClientArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::forward::inlet::{self, Answered};
+use crate::forward::open::Open;
 use crate::forward::request::Request;
 use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
 use crate::log::Log;
 use crate::signals::{Signal, Signals};
+use crate::status::board::Board;
 use crate::stdio;
 use crate::text;
 
@@ -39,7 +41,14 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     config.time_to_live = args.session_timeout;
     config.keepalive = args.keepalive.0;
     config.fail_fast = args.fail_fast;
-    let line = Line { way, own, config, serving: "echo-server", log: log.clone() };
+    let line = Line {
+        way,
+        own,
+        config,
+        serving: "echo-server",
+        board: Board::new("client", Open::default()),
+        log: log.clone(),
+    };
     let session = tokio::select! {
         session = line.connect() => session.map_err(|error| line.failure(&error, None))?,
         failure = signals.at_once() => return Err(failure),

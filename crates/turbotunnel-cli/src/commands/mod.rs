@@ -6,6 +6,7 @@ mod keygen;
 mod lilbastard;
 mod server;
 mod share;
+mod status;
 
 use std::io::{self, Write};
 
@@ -15,6 +16,7 @@ use turbotunnel::control::ByeReason;
 use crate::args::{Cli, Command};
 use crate::failure::{Exit, Failure};
 use crate::log::Log;
+use crate::status::board::Board;
 
 /// Runs one command to its end.
 ///
@@ -29,6 +31,7 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         Command::EchoServer(args) => many_threads()?.block_on(server::run_echo(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
+        Command::Status(args) => leave(one_thread()?, status::run(args)),
         Command::Keygen(args) => keygen::run(args),
         Command::Share(args) => share::run(args),
         Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
@@ -36,6 +39,21 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         Command::Bench(args) => leave(one_thread()?, crate::bench::run(args, log)),
         Command::Demo(args) => leave(many_threads()?, crate::demo::run(args, log, random_seed()?)),
     }
+}
+
+/// `--status`: shows numbers there, and says where.
+async fn serve_status(at: &str, board: Board, log: &Log) -> Result<(), Failure> {
+    let mut last = None;
+    for at in crate::address::listen(at)? {
+        match crate::status::serve::start(&at, board.clone()).await {
+            Ok(addr) => {
+                log.info(format_args!("status on http://{addr}/"));
+                return Ok(());
+            }
+            Err(failure) => last = Some(failure),
+        }
+    }
+    last.map_or(Ok(()), Err)
 }
 
 /// An answer, on stdout.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use turbotunnel::secure::{Link, Route, StaticKey};
 use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId};
 
@@ -15,11 +16,12 @@ use crate::failure::{Exit, Failure};
 use crate::forward::allow::Allowed;
 use crate::forward::open::Open;
 use crate::forward::outlet::{Outlet, Service};
-use crate::forward::reverse::Lender;
+use crate::forward::reverse::{Lender, Lent};
 use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
 use crate::signals::{Signal, Signals};
+use crate::status::board::Board;
 use crate::text;
 
 /// How long a session lives without contact: with keys nobody but its client can come back to it, so it may wait longer.
@@ -33,14 +35,8 @@ pub(super) async fn run_echo(args: &EchoServerArgs, log: &Log) -> Result<(), Fai
             .tip("--key FILE; it is made if it is not there"));
     }
     let keys = args.serving.key.as_deref().map(|path| Keys::of(path, &args.serving, log)).transpose()?;
-    let outlet = Outlet {
-        asked: keys.is_some(),
-        service: Some(Service::Echo),
-        allowed: Allowed::default(),
-        lender: Arc::new(Lender::new(Vec::new(), log.clone())),
-        log: log.clone(),
-    };
-    serve(&args.listen, &args.serving, keys, outlet, "echo-client", log).await
+    let does = Does { service: Some(Service::Echo), allowed: Allowed::default(), lent: Vec::new() };
+    serve(&args.listen, &args.serving, keys, does, "echo-client", log).await
 }
 
 /// `server`
@@ -50,12 +46,13 @@ pub(super) async fn run(args: &ServerArgs, log: &Log) -> Result<(), Failure> {
         None => args.echo.then_some(Service::Echo),
     };
     let allowed = Allowed::new(args.allow.iter().cloned().chain(args.socks.then(Allowed::public)));
-    let lender = Lender::new(args.reverse.clone(), log.clone());
-    if service.is_none() && allowed.is_empty() && lender.is_empty() {
+    let does = Does { service, allowed, lent: args.reverse.clone() };
+    let names = !does.allowed.is_empty() || !does.lent.is_empty();
+    if does.service.is_none() && !names {
         return Err(Failure::new(Exit::Usage, "this server would do nothing")
             .tip("--to HOST:PORT, --echo, --allow TARGET, --socks or --reverse PORTS"));
     }
-    if args.serving.plain && (service.is_none() || !allowed.is_empty() || !lender.is_empty()) {
+    if args.serving.plain && names {
         // Nobody can be told apart there, so whatever it reached would be reached by everybody.
         return Err(Failure::new(Exit::Usage, "in the plain format streams have one target, --to or --echo")
             .tip("without --plain, clients with this server's key may name targets"));
@@ -66,8 +63,14 @@ pub(super) async fn run(args: &ServerArgs, log: &Log) -> Result<(), Failure> {
         let path = args.serving.key.clone().map_or_else(default_key, Ok)?;
         Some(Keys::of(&path, &args.serving, log)?)
     };
-    let outlet = Outlet { asked: keys.is_some(), service, allowed, lender: Arc::new(lender), log: log.clone() };
-    serve(&args.listen, &args.serving, keys, outlet, "client", log).await
+    serve(&args.listen, &args.serving, keys, does, "client", log).await
+}
+
+/// What a server does for its clients.
+struct Does {
+    service: Option<Service>,
+    allowed: Allowed,
+    lent: Vec<Lent>,
 }
 
 /// Where a service manager, or else the user, keeps what programs remember.
@@ -92,18 +95,30 @@ async fn serve(
     listen: &[String],
     args: &ServingArgs,
     keys: Option<Keys>,
-    outlet: Outlet,
+    does: Does,
     client: &str,
     log: &Log,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout.unwrap_or(if keys.is_some() { SECURE_TIMEOUT } else { PLAIN_TIMEOUT });
-    let events = log.clone();
-    let builder = Listener::builder()
-        .config(config)
-        .limits(limits(args))
-        .on_event(move |id: SessionId, event: Event| tell(&events, id, event));
+    let open = Open::default();
+    let board = Board::new("server", open.clone());
+    let traffic = board.traffic().clone();
+    let outlet = Outlet {
+        asked: keys.is_some(),
+        service: does.service,
+        allowed: does.allowed,
+        lender: Arc::new(Lender::new(does.lent, open.clone(), traffic.clone(), log.clone())),
+        traffic,
+        log: log.clone(),
+    };
+    let (events, counts) = (log.clone(), board.clone());
+    let builder =
+        Listener::builder().config(config).limits(limits(args)).on_event(move |id: SessionId, event: Event| {
+            counts.handle_event(id, &event);
+            tell(&events, id, event);
+        });
     let builder = match &keys {
         Some(keys) => builder.server_keys([keys.own.clone()]).clients(keys.clients.clone()).route(keys.route),
         None => builder.plain(),
@@ -124,7 +139,12 @@ async fn serve(
     if let Some(keys) = &keys {
         log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses)));
     }
-    let (open, outlet) = (outlet.lender.open().clone(), Arc::new(outlet));
+    if let Some(at) = &args.status {
+        let weighed = Arc::downgrade(&listener);
+        board.weigh_with(move || weighed.upgrade().map_or(0, |listener| listener.stats().memory_now));
+        super::serve_status(at, board, log).await?;
+    }
+    let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
     obey_until_end(&mut signals, args.clients.as_deref(), &listener, &open, log).await?;
 
@@ -246,26 +266,44 @@ async fn bind(listener: &Listener, at: &[String]) -> Result<SocketAddr, Failure>
 
 fn tell(log: &Log, id: SessionId, event: Event) {
     let id = id.short();
+    let session = || ("session", Value::from(id.as_str()));
     match event {
         Event::CarrierUp { number, addr, gap: None, .. } => {
             let from = addr.map_or_else(|| "somewhere".into(), |addr| shown(addr, log.level()));
-            log.info(format_args!("session {id} new, carrier {number} from {from}"));
+            let fields = [session(), ("carrier", number.into()), ("from", from.as_str().into())];
+            log.event("session_new", &fields, format_args!("session {id} new, carrier {number} from {from}"));
         }
         Event::CarrierUp { number, addr, gap: Some(gap), resent } => {
             let from = addr.filter(|_| log.level() == Level::Verbose).map(|addr| format!(" from {addr}"));
+            let fields =
+                [session(), ("carrier", number.into()), ("gap_s", gap.as_secs_f64().into()), ("resent", resent.into())];
             let (from, gap) = (from.unwrap_or_default(), text::age(gap));
             let resent = text::count(resent as u64, "packet");
-            log.info(format_args!("session {id} carrier {number}{from}, gap {gap}, {resent} resent"));
+            let text = format_args!("session {id} carrier {number}{from}, gap {gap}, {resent} resent");
+            log.event("carrier_up", &fields, text);
         }
         Event::CarrierLost { number, reason, age, unacknowledged } => {
+            let fields = [
+                session(),
+                ("carrier", number.into()),
+                ("age_s", age.as_secs_f64().into()),
+                ("reason", reason.to_string().into()),
+                ("unacknowledged", unacknowledged.into()),
+            ];
             let age = text::age(age);
             let unacknowledged = text::count(unacknowledged as u64, "packet");
-            log.info(format_args!(
+            let text = format_args!(
                 "session {id} carrier {number} ended ({reason}) after {age}, {unacknowledged} unacknowledged"
-            ));
+            );
+            log.event("carrier_lost", &fields, text);
         }
-        Event::SessionEnded(SessionError::Closed) => log.info(format_args!("session {id} ended")),
-        Event::SessionEnded(error) => log.info(format_args!("session {id} ended: {error}")),
+        Event::SessionEnded(SessionError::Closed) => {
+            log.event("session_ended", &[session()], format_args!("session {id} ended"));
+        }
+        Event::SessionEnded(error) => {
+            let fields = [session(), ("reason", error.to_string().into())];
+            log.event("session_ended", &fields, format_args!("session {id} ended: {error}"));
+        }
         other => log.detail(format_args!("session {id} {other:?}")),
     }
 }

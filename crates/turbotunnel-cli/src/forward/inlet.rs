@@ -18,6 +18,7 @@ use super::request::{Answer, Code, Request, Target};
 use super::socks;
 use crate::failure::reason;
 use crate::log::Log;
+use crate::status::board::Traffic;
 use crate::text;
 
 /// Connections of programs at once, of one port, those that wait for a session among them.
@@ -46,6 +47,7 @@ pub(crate) struct Inlet {
     pub plain: bool,
     /// Connections of programs.
     pub open: Open,
+    pub traffic: Traffic,
     pub log: Log,
 }
 
@@ -148,7 +150,7 @@ impl Inlet {
                 return Err(Failed::Target(code));
             }
         }
-        pump(connection, &mut stream, moved).await.map_err(|broken| match broken {
+        pump(connection, &mut stream, moved, &self.traffic).await.map_err(|broken| match broken {
             Broken::Connection(error) => Failed::Program(error),
             Broken::Stream(error) => match refusal(&error) {
                 Some(code) => Failed::Target(code),

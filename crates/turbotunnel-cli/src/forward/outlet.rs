@@ -17,6 +17,7 @@ use super::request::{Answer, Code, Request, Target};
 use super::reverse::Lender;
 use crate::failure::reason;
 use crate::log::Log;
+use crate::status::board::Traffic;
 use crate::text;
 
 /// A name has so long to become an address, and an address to answer.
@@ -47,6 +48,7 @@ pub(crate) struct Outlet {
     pub service: Option<Service>,
     pub allowed: Allowed,
     pub lender: Arc<Lender>,
+    pub traffic: Traffic,
     pub log: Log,
 }
 
@@ -106,6 +108,8 @@ impl Outlet {
                     self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
                     let echoed = crate::echo::echo(stream).await.map_err(Ended::Request)?;
                     (moved.up, moved.down) = (echoed, echoed);
+                    self.traffic.sent.inc_by(echoed);
+                    self.traffic.received.inc_by(echoed);
                     return Ok("echo".into());
                 }
                 Some(Service::To(target)) => target.clone(),
@@ -127,7 +131,7 @@ impl Outlet {
             Err(error) => return self.refuse(stream, name, Code::of(&error)).await,
         };
         self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
-        match pump(&mut connection, stream, moved).await {
+        match pump(&mut connection, stream, moved, &self.traffic).await {
             Ok(()) => Ok(name),
             Err(broken) => {
                 if matches!(broken, Broken::Stream(_)) {

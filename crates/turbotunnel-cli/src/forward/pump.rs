@@ -8,7 +8,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::status::board::Traffic;
 
 const SCRATCH: usize = 64 << 10;
 
@@ -35,22 +38,29 @@ pub(crate) enum Broken {
     Stream(io::Error),
 }
 
-/// Copies until both directions have ended and all is delivered. `moved` counts, also when it fails.
-pub(crate) async fn pump<C, S>(connection: &mut C, stream: &mut S, moved: &mut Moved) -> Result<(), Broken>
+/// Copies until both directions have ended and all is delivered. `moved` counts, also when it fails, and `traffic` for all streams together.
+pub(crate) async fn pump<C, S>(
+    connection: &mut C,
+    stream: &mut S,
+    moved: &mut Moved,
+    traffic: &Traffic,
+) -> Result<(), Broken>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut up, mut down) = (OneWay::default(), OneWay::default());
     poll_fn(|cx| {
-        let up_done = up.poll(cx, connection, stream, &mut moved.up).map_err(|failed| match failed {
-            Failed::Reading(error) => Broken::Connection(error),
-            Failed::Writing(error) => Broken::Stream(error),
-        })?;
-        let down_done = down.poll(cx, stream, connection, &mut moved.down).map_err(|failed| match failed {
-            Failed::Reading(error) => Broken::Stream(error),
-            Failed::Writing(error) => Broken::Connection(error),
-        })?;
+        let up_done =
+            up.poll(cx, connection, stream, (&mut moved.up, &traffic.sent)).map_err(|failed| match failed {
+                Failed::Reading(error) => Broken::Connection(error),
+                Failed::Writing(error) => Broken::Stream(error),
+            })?;
+        let down_done =
+            down.poll(cx, stream, connection, (&mut moved.down, &traffic.received)).map_err(|failed| match failed {
+                Failed::Reading(error) => Broken::Stream(error),
+                Failed::Writing(error) => Broken::Connection(error),
+            })?;
         if up_done.is_ready() && down_done.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
@@ -81,7 +91,7 @@ impl OneWay {
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
-        moved: &mut u64,
+        (moved, total): (&mut u64, &Counter),
     ) -> Poll<Result<(), Failed>>
     where
         R: AsyncRead + Unpin,
@@ -98,6 +108,7 @@ impl OneWay {
                 }
                 self.at += n;
                 *moved += n as u64;
+                total.inc_by(n as u64);
             }
             (self.rest, self.at) = (Vec::new(), 0);
             if self.read_all {
@@ -105,7 +116,7 @@ impl OneWay {
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_read(cx, from, to, moved))?;
+            ready!(self.poll_read(cx, from, to, (moved, total)))?;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -117,7 +128,7 @@ impl OneWay {
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
-        moved: &mut u64,
+        (moved, total): (&mut u64, &Counter),
     ) -> Poll<Result<(), Failed>>
     where
         R: AsyncRead + Unpin,
@@ -136,6 +147,7 @@ impl OneWay {
                 },
             };
             *moved += written as u64;
+            total.inc_by(written as u64);
             self.rest.extend_from_slice(&read[written..]);
             Poll::Ready(Ok(()))
         })
@@ -153,7 +165,7 @@ mod tests {
         let (mut stream, mut peer) = duplex(300);
         let pumping = tokio::spawn(async move {
             let mut moved = Moved::default();
-            pump(&mut connection, &mut stream, &mut moved).await.map(|()| moved)
+            pump(&mut connection, &mut stream, &mut moved, &Traffic::default()).await.map(|()| moved)
         });
         let question: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
         let copy = question.clone();
@@ -182,7 +194,7 @@ mod tests {
             drop(gone);
             // The end of the gone side arrives in order; what is sent to it then does not.
             other.write_all(b"more").await.unwrap();
-            let outcome = pump(&mut connection, &mut stream, &mut Moved::default()).await;
+            let outcome = pump(&mut connection, &mut stream, &mut Moved::default(), &Traffic::default()).await;
             match (outcome, broken) {
                 (Err(Broken::Connection(_)), 0) | (Err(Broken::Stream(_)), 1) => {}
                 other => panic!("{side}: {other:?}"),

@@ -22,6 +22,7 @@ use super::outlet;
 use super::pump::{Moved, pump};
 use super::request::{Answer, Code, Request, Target};
 use crate::log::Log;
+use crate::status::board::Traffic;
 
 /// Connections of one port at once.
 const CONNECTIONS: usize = 1024;
@@ -66,6 +67,7 @@ pub(crate) struct Lender {
     /// Nothing is lent any more.
     closed: watch::Sender<bool>,
     open: Open,
+    traffic: Traffic,
     log: Log,
 }
 
@@ -77,18 +79,13 @@ struct Held {
 }
 
 impl Lender {
-    pub(crate) fn new(lent: Vec<Lent>, log: Log) -> Self {
-        Self { lent, held: Mutex::default(), closed: watch::Sender::new(false), open: Open::default(), log }
+    pub(crate) fn new(lent: Vec<Lent>, open: Open, traffic: Traffic, log: Log) -> Self {
+        Self { lent, held: Mutex::default(), closed: watch::Sender::new(false), open, traffic, log }
     }
 
     /// Takes all ports back. The connections that came to them go on.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
-    }
-
-    /// The streams of the server, those of lent ports among them.
-    pub(crate) fn open(&self) -> &Open {
-        &self.open
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -117,10 +114,39 @@ impl Lender {
             _ = stream.read(&mut nothing) => {}
             _ = turn.wait_for(|turn| *turn != borrowed.mine) => {}
             _ = closed.wait_for(|closed| *closed) => {}
-            () = pass_on(&borrowed.listener, &session, port, &self.open) => {}
+            () = self.pass_on(&borrowed.listener, &session, port) => {}
         }
         self.log.info(format_args!("session {} listens on {} no more", session.id().short(), shown(&borrowed.at)));
         Ok(())
+    }
+
+    /// Brings what connects there to the client.
+    async fn pass_on(&self, listener: &TcpListener, session: &Session, port: u16) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let (mut connection, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            outlet::settle(&connection);
+            let Ok(mut stream) = session.open().await else { return };
+            let one = self.open.one();
+            let traffic = self.traffic.clone();
+            tokio::spawn(async move {
+                let from = from.ip().to_canonical().to_string();
+                let carried =
+                    carry(&mut connection, &mut stream, Request::Arrived(Target { host: from, port }), &traffic).await;
+                if carried.is_err() {
+                    outlet::reset(connection);
+                }
+                drop((place, one));
+            });
+        }
     }
 
     async fn borrow(self: &Arc<Self>, session: &Session, wanted: &Target) -> io::Result<Borrowed> {
@@ -204,39 +230,12 @@ impl Drop for Borrowed {
     }
 }
 
-/// Brings what connects there to the client.
-async fn pass_on(listener: &TcpListener, session: &Session, port: u16, open: &Open) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        let (mut connection, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(_) => {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        outlet::settle(&connection);
-        let Ok(mut stream) = session.open().await else { return };
-        let one = open.one();
-        tokio::spawn(async move {
-            let from = from.ip().to_canonical().to_string();
-            let carried = carry(&mut connection, &mut stream, Request::Arrived(Target { host: from, port })).await;
-            if carried.is_err() {
-                outlet::reset(connection);
-            }
-            drop((place, one));
-        });
-    }
-}
-
-async fn carry(connection: &mut TcpStream, stream: &mut Stream, request: Request) -> io::Result<()> {
+async fn carry(connection: &mut TcpStream, stream: &mut Stream, request: Request, traffic: &Traffic) -> io::Result<()> {
     stream.write_all(&request.encode()).await?;
     if Answer::read(&mut *stream).await?.code != Code::Done {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    pump(connection, stream, &mut Moved::default()).await.map_err(|_| io::ErrorKind::ConnectionReset.into())
+    pump(connection, stream, &mut Moved::default(), traffic).await.map_err(|_| io::ErrorKind::ConnectionReset.into())
 }
 
 #[cfg(test)]
@@ -250,7 +249,7 @@ mod tests {
     #[test]
     fn only_what_is_lent_can_be_had() {
         let lent = ["8000-8002", "*:9000", "[::1]:7"].map(|text| text.parse().unwrap());
-        let lender = Lender::new(lent.to_vec(), Log::silent());
+        let lender = Lender::new(lent.to_vec(), Open::default(), Traffic::default(), Log::silent());
         let permitted = |host: &str, port| lender.permitted(&wanted(host, port));
         assert_eq!(permitted("", 8001), Some(("127.0.0.1".into(), vec![8001])));
         assert_eq!(permitted("127.0.0.1", 0), Some(("127.0.0.1".into(), vec![8000, 8001, 8002])));

@@ -3,16 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use turbotunnel::control::ByeReason;
 use turbotunnel::secure::StaticKey;
-use turbotunnel::{Config, Event, Session, SessionError};
+use turbotunnel::{Config, Event, Session, SessionError, SessionId};
 
 use super::open::Open;
 use crate::commands::session_failure;
 use crate::failure::{Failure, plain};
 use crate::keys::Way;
 use crate::log::{Level, Log};
+use crate::status::board::Board;
 use crate::text;
 
 /// A server that stays out of reach is told once in this time.
@@ -30,6 +32,7 @@ pub(crate) struct Line {
     pub config: Config,
     /// What serves it, for tips: "server", "echo-server".
     pub serving: &'static str,
+    pub board: Board,
     pub log: Log,
 }
 
@@ -40,8 +43,11 @@ impl Line {
     /// As `Session::connect`, and [`SessionError::NoValidAnswer`] as soon as that is likely.
     pub(crate) async fn connect(&self) -> Result<Session, SessionError> {
         let began = Instant::now();
+        // Known before the first event.
+        let id = SessionId::random().map_err(|error| SessionError::NeverConnected(error.to_string()))?;
         let strangers = Arc::new(Notify::new());
-        let mut builder = Session::builder().config(self.config.clone()).on_event(self.teller(strangers.clone()));
+        let mut builder =
+            Session::builder().config(self.config.clone()).session_id(id).on_event(self.teller(id, strangers.clone()));
         if let Some(own) = &self.own {
             builder = builder.client_key(own.clone());
         }
@@ -55,8 +61,10 @@ impl Line {
             session = connecting => session?,
             () = strangers.notified() => return Err(SessionError::NoValidAnswer),
         };
-        let (id, server) = (session.id(), self.way.address());
-        self.log.info(format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(began.elapsed())));
+        let (took, server) = (began.elapsed(), self.way.address());
+        let fields = [session_field(id), ("server", server.into()), ("took_s", took.as_secs_f64().into())];
+        let text = format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(took));
+        self.log.event("session_up", &fields, text);
         Ok(session)
     }
 
@@ -91,26 +99,39 @@ impl Line {
     }
 
     /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
-    fn teller(&self, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
-        let (log, server, fail_fast) = (self.log.clone(), self.way.address().to_owned(), self.config.fail_fast);
+    fn teller(&self, id: SessionId, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
+        let (log, board) = (self.log.clone(), self.board.clone());
+        let (server, fail_fast) = (self.way.address().to_owned(), self.config.fail_fast);
         let told = Mutex::new((None::<Instant>, 0));
         move |event| {
+            board.handle_event(id, &event);
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             let (told_at, in_a_row) = &mut *told;
             match event {
                 Event::CarrierUp { number, gap, resent, .. } => {
                     (*told_at, *in_a_row) = (None, 0);
                     // The first one is told where it is waited for.
-                    if let Some(gap) = gap {
-                        let resent = text::count(resent as u64, "packet");
-                        log.info(format_args!(
-                            "carrier {number} up, resumed after {}, {resent} resent",
-                            text::age(gap)
-                        ));
-                    }
+                    let Some(gap) = gap else { return };
+                    let fields = [
+                        session_field(id),
+                        ("carrier", number.into()),
+                        ("gap_s", gap.as_secs_f64().into()),
+                        ("resent", resent.into()),
+                    ];
+                    let (gap, resent) = (text::age(gap), text::count(resent as u64, "packet"));
+                    let text = format_args!("carrier {number} up, resumed after {gap}, {resent} resent");
+                    log.event("carrier_up", &fields, text);
                 }
-                Event::CarrierLost { number, reason, age, .. } => {
-                    log.info(format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age)));
+                Event::CarrierLost { number, reason, age, unacknowledged } => {
+                    let fields = [
+                        session_field(id),
+                        ("carrier", number.into()),
+                        ("age_s", age.as_secs_f64().into()),
+                        ("reason", reason.to_string().into()),
+                        ("unacknowledged", unacknowledged.into()),
+                    ];
+                    let text = format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age));
+                    log.event("carrier_lost", &fields, text);
                 }
                 Event::DialFailed { number, error, next_in, unanswered } => {
                     *in_a_row = if unanswered { *in_a_row + 1 } else { 0 };
@@ -121,10 +142,18 @@ impl Line {
                     let due = told_at.is_none_or(|at| at.elapsed() >= REMIND) && !(fail_fast && told_at.is_none());
                     if due || log.level() == Level::Verbose {
                         *told_at = Some(Instant::now());
-                        let (error, next_in) = (plain(&error), text::age(next_in));
-                        log.info(format_args!(
+                        let error = plain(&error);
+                        let fields = [
+                            session_field(id),
+                            ("dial", number.into()),
+                            ("error", error.as_str().into()),
+                            ("next_in_s", next_in.as_secs_f64().into()),
+                        ];
+                        let next_in = text::age(next_in);
+                        let text = format_args!(
                             "cannot reach tcp://{server}: {error}; trying on (dial {number}, next in {next_in})"
-                        ));
+                        );
+                        log.event("dial_failed", &fields, text);
                     }
                 }
                 // The end of the session is told where it is waited for.
@@ -132,4 +161,8 @@ impl Line {
             }
         }
     }
+}
+
+fn session_field(id: SessionId) -> (&'static str, Value) {
+    ("session", id.short().into())
 }
