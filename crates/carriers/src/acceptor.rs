@@ -1,7 +1,7 @@
 //! Takes connections at one address, and does their handshakes beside one another.
 //!
 //! ```text
-//! connection -> TLS -> upgrade -> accept()      tls, ws, wss: at most 256 at once, 10 s each
+//! connection -> TLS -> upgrade -> accept()      tls, ws, wss: at most 256 at once, 64 of a source, 10 s each
 //!            -------------------> accept()      tcp, unix: there is nothing to be done
 //! ```
 //!
@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "tls")]
 use std::sync::{PoisonError, RwLock};
@@ -33,6 +33,8 @@ use crate::unix::{self, SocketFile};
 
 /// Beyond so many handshakes the oldest makes room: whoever is silent does not keep others out.
 const HANDSHAKES: usize = 256;
+/// Beyond so many of one source the oldest of that source makes room: whoever connects all the time does not keep others out either.
+const HANDSHAKES_OF_SOURCE: usize = 64;
 /// A handshake is two or three round trips.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, for want of descriptors mostly.
@@ -60,7 +62,36 @@ enum Listening {
 struct Handshakes {
     running: JoinSet<io::Result<Connection>>,
     /// Oldest first, some of them done.
-    order: VecDeque<AbortHandle>,
+    order: VecDeque<(Option<Source>, AbortHandle)>,
+}
+
+/// An IPv4 address, or 64 bits of an IPv6 address: what one host has, and may change within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Source(u64);
+
+impl Source {
+    fn of(addr: SocketAddr) -> Self {
+        match addr.ip().to_canonical() {
+            // No address that is routed begins with 32 bits of zeros.
+            IpAddr::V4(ip) => Self(ip.to_bits().into()),
+            IpAddr::V6(ip) => Self((ip.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl Handshakes {
+    /// The one that makes room for another of this source.
+    fn make_room(&mut self, source: Option<Source>) {
+        let of_source = self.order.iter().filter(|(of, _)| *of == source).count();
+        let oldest = if of_source >= HANDSHAKES_OF_SOURCE {
+            self.order.iter().position(|(of, _)| *of == source)
+        } else {
+            (self.order.len() >= HANDSHAKES).then_some(0)
+        };
+        if let Some((_, oldest)) = oldest.and_then(|at| self.order.remove(at)) {
+            oldest.abort();
+        }
+    }
 }
 
 /// Counters of an [`Acceptor`], from its start.
@@ -162,7 +193,7 @@ impl Acceptor {
             let connection = tokio::select! {
                 biased;
                 Some(done) = handshakes.running.join_next() => {
-                    handshakes.order.retain(|handshake| !handshake.is_finished());
+                    handshakes.order.retain(|(_, handshake)| !handshake.is_finished());
                     match done {
                         Ok(Ok(connection)) => Some(connection),
                         Ok(Err(_)) | Err(_) => {
@@ -209,9 +240,8 @@ impl Acceptor {
         if matches!(self.address.kind(), Kind::Tcp | Kind::Unix) {
             return Some(Connection::new(io, peer));
         }
-        if handshakes.order.len() >= HANDSHAKES {
-            handshakes.order.pop_front().iter().for_each(AbortHandle::abort);
-        }
+        let source = peer.map(Source::of);
+        handshakes.make_room(source);
         #[cfg(feature = "tls")]
         let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
         let path = self.address.path().map(str::to_owned);
@@ -231,7 +261,7 @@ impl Acceptor {
             let timeout = tokio::time::timeout(HANDSHAKE_TIME, handshake);
             timeout.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         };
-        handshakes.order.push_back(handshakes.running.spawn(handshake));
+        handshakes.order.push_back((source, handshakes.running.spawn(handshake)));
         None
     }
 }

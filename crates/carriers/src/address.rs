@@ -160,6 +160,11 @@ impl Address {
         format!("{}:{}", bracketed(&self.0.host), self.0.port)
     }
 
+    /// The same for a resolver, which knows zones without brackets only.
+    pub(crate) fn for_resolver(&self) -> String {
+        if self.0.host.contains('%') { format!("{}:{}", self.0.host, self.0.port) } else { self.authority() }
+    }
+
     /// The host as HTTP names it: without the port that is meant anyhow.
     #[cfg(feature = "ws")]
     pub(crate) fn http_host(&self) -> String {

@@ -82,7 +82,7 @@ impl Dialer {
         let Inner { address, proxy, .. } = &*self.0;
         let (io, peer): (BoxedIo, _) = match proxy {
             None => {
-                let stream = turbotunnel::tcp::connect(&address.authority()).await?;
+                let stream = turbotunnel::tcp::connect(&address.for_resolver()).await?;
                 let peer = stream.peer_addr().ok();
                 (Box::new(stream), peer)
             }

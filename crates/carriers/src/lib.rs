@@ -67,7 +67,7 @@
 //!
 //! # Limits
 //!
-//! No time limit for a dial (a session has one), 10 s for a handshake at the server, 256 of them at once. A head of HTTP: 16 KiB. A message on a WebSocket: 1 MiB read, 64 KiB written.
+//! No time limit for a dial (a session has one), 10 s for a handshake at the server, 256 of them at once, 64 of one source. A head of HTTP: 16 KiB. A message on a WebSocket: 1 MiB read, 64 KiB written.
 //! Buffers: none over TCP, Unix sockets and pipes; TLS up to 64 KiB to write and one record to read; a WebSocket 16 KiB while idle, 64 KiB to write and one message to read while busy.
 //!
 //! # Cargo features

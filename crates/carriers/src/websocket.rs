@@ -35,7 +35,7 @@ pub(crate) async fn connect<IO: Io>(mut io: IO, to: &Address) -> io::Result<WebS
     );
     io.write_all(request.as_bytes()).await?;
     io.flush().await?;
-    let Head { head, rest } = http::read_head(&mut io, b"HTTP/1.1 ").await.map_err(|error| match error.kind() {
+    let Head { head, rest } = http::read_head(&mut io, b"HTTP/1.").await.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => words::invalid("what answers is no web server"),
         io::ErrorKind::UnexpectedEof => {
             words::other("closed by peer in the place of an answer to the request for a WebSocket")

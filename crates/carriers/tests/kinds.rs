@@ -5,7 +5,7 @@
 #[allow(unreachable_pub, dead_code, reason = "a module of this test only, and of its neighbours")]
 mod common;
 
-use common::{NOWHERE, Pki, Speaks, bind, dialer, pair, pattern, proxy, reached_as, soon};
+use common::{NOWHERE, Pki, Speaks, answering, bind, dialer, pair, pattern, proxy, reached_as, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turbotunnel_carriers::{Acceptor, Connection, DialOptions, Dialer};
 
@@ -78,6 +78,18 @@ async fn each_kind_goes_through_proxies_which_resolve_the_name() {
             }
         }
     }
+}
+
+/// A server that speaks first may come in one piece with the proxy's answer.
+#[tokio::test]
+async fn what_comes_behind_a_proxys_answer_is_not_lost() {
+    let hasty = answering("HTTP/1.1 200 Connection established\r\n\r\nSSH-2.0-hasty\r\n").await;
+    let options = DialOptions { proxy: Some(format!("http://{hasty}").parse().unwrap()), ..DialOptions::default() };
+    let mut connection = soon(dialer(&format!("{NOWHERE}:22"), options).dial()).await.unwrap();
+    assert_eq!(connection.peer().map(|peer| peer.to_string()), Some(hasty), "the proxy is the peer");
+    let mut read = Vec::new();
+    soon(connection.read_to_end(&mut read)).await.unwrap();
+    assert_eq!(read, b"SSH-2.0-hasty\r\n");
 }
 
 #[tokio::test]

@@ -8,11 +8,16 @@ mod common;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{NOWHERE, Pki, Speaks, answering, bind, dialer, failure, file, pair, proxy, reached_as, soon};
+use common::{NOWHERE, Pki, Speaks, answering, bind, dialer, failure, file, pair, pattern, proxy, reached_as, soon};
 use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+#[cfg(target_os = "linux")]
+use tokio::net::TcpSocket;
 use tokio::net::{TcpListener, TcpStream};
 use turbotunnel_carriers::{Acceptor, BindError, DialOptions, Dialer, ListenOptions, OptionsError, Roots};
+
+/// What a client asks for, with the key of RFC 6455, section 1.3.
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// An acceptor that takes whatever comes, and has its handshakes done.
 fn accepting(acceptor: &std::sync::Arc<Acceptor>) {
@@ -245,11 +250,10 @@ async fn a_text_message_and_a_cut_are_errors() {
         (b"\x82\x02hi", ErrorKind::InvalidData),
         (b"\x82\x85\0\0\0\0cut", ErrorKind::UnexpectedEof),
     ] {
-        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         let mut client = TcpStream::connect(acceptor.local_addr().unwrap()).await.unwrap();
         // What comes behind the request at once is not lost, and a ping in between is none of the bytes.
         client
-            .write_all(&[request.as_bytes(), b"\x89\x81\0\0\0\0?\x82\x83\0\0\0\0yes\x82\x80\0\0\0\0", frame].concat())
+            .write_all(&[UPGRADE.as_bytes(), b"\x89\x81\0\0\0\0?\x82\x83\0\0\0\0yes\x82\x80\0\0\0\0", frame].concat())
             .await
             .unwrap();
         client.shutdown().await.unwrap();
@@ -262,6 +266,59 @@ async fn a_text_message_and_a_cut_are_errors() {
         let _ = soon(client.read_to_end(&mut answer)).await;
         assert!(answer.windows(3).any(|bytes| bytes == b"\x8a\x01?"), "the ping was answered");
     }
+}
+
+/// Somebody who asks for signs of life without end and reads none: the answers are limited, and what is written meanwhile goes out whole once he reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_that_nobody_reads_the_answers_of_do_no_harm() {
+    let acceptor = bind("ws://127.0.0.1:0/", ListenOptions::default()).await;
+    let client = TcpStream::connect(acceptor.local_addr().unwrap()).await.unwrap();
+    let (mut from, mut to) = client.into_split();
+    to.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let (mut ours, mut out) = tokio::io::split(soon(acceptor.accept()).await.unwrap());
+    let reading = tokio::spawn(async move {
+        let mut read = Vec::new();
+        ours.read_to_end(&mut read).await.map(|_| read)
+    });
+    // 20 MB of them: more than the kernel keeps of the answers.
+    let pings = [b"\x89\xfd\0\0\0\0".to_vec(), vec![b'?'; 125]].concat().repeat(1000);
+    for _ in 0..160 {
+        soon(to.write_all(&pings)).await.unwrap();
+    }
+    let writing = tokio::spawn(async move {
+        out.write_all(&pattern(1 << 20, 5)).await?;
+        out.shutdown().await
+    });
+    let (mut data, mut pongs) = (Vec::new(), 0);
+    soon(async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(from.read_u8().await.unwrap());
+        }
+        loop {
+            let kind = from.read_u8().await.unwrap();
+            let len = match from.read_u8().await.unwrap() {
+                126 => from.read_u16().await.unwrap().into(),
+                127 => from.read_u64().await.unwrap() as usize,
+                len => len.into(),
+            };
+            let mut payload = vec![0; len];
+            from.read_exact(&mut payload).await.unwrap();
+            match kind {
+                0x82 => data.extend(payload),
+                0x8a => pongs += 1,
+                0x88 => break,
+                other => panic!("frame {other:x}"),
+            }
+        }
+    })
+    .await;
+    soon(writing).await.unwrap().unwrap();
+    assert!(data == pattern(1 << 20, 5), "{} bytes", data.len());
+    assert!((1000..160_000).contains(&pongs), "{pongs} answers");
+    // Close, masked with zeros.
+    to.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+    assert_eq!(soon(reading).await.unwrap().unwrap(), b"");
 }
 
 #[tokio::test]
@@ -361,10 +418,37 @@ async fn the_silent_keep_nobody_out() {
         soon(dialer.dial()).await.unwrap();
         soon(taking).await.unwrap().unwrap();
         assert!(started.elapsed() < Duration::from_secs(9), "before the first of them is out of time");
-        assert!(acceptor.stats().handshakes_failed >= 40, "{:?}", acceptor.stats());
+        assert!(acceptor.stats().handshakes_failed >= 230, "{:?}", acceptor.stats());
         // They were told, by being closed.
         assert_eq!(soon(silent[0].read(&mut [0])).await.unwrap_or(0), 0);
     }
+}
+
+/// Somebody who needs time for his handshake, and another who connects all the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_flood_from_one_address_makes_room_for_itself_only() {
+    let acceptor = bind("ws://127.0.0.1:0/", ListenOptions::default()).await;
+    let addr = acceptor.local_addr().unwrap();
+    let from = |source: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        socket.connect(addr)
+    };
+    let taking = tokio::spawn({
+        let acceptor = acceptor.clone();
+        async move { acceptor.accept().await }
+    });
+    let mut slow = from("127.0.0.2").await.unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..600 {
+        flood.push(from("127.0.0.3").await.unwrap());
+    }
+    // By then they are all taken.
+    assert_eq!(soon(flood[500].read(&mut [0])).await.unwrap_or(0), 0);
+    slow.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let accepted = soon(taking).await.unwrap().unwrap();
+    assert_eq!(accepted.peer(), slow.local_addr().ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,8 +92,8 @@ impl<IO: Io> AsyncRead for WebSocket<IO> {
                 }
                 Some(Ok(Message::Close(_))) => {
                     self.read_ended = true;
-                    // Our answer goes as far as it can now; poll_shutdown sees to the rest.
-                    let _ = self.inner().poll_flush(cx);
+                    // Reading on sends our answer, as far as it goes now; poll_shutdown sees to the rest. A flush would take the place of a writer who waits.
+                    let _ = self.inner().poll_next(cx);
                 }
                 None => self.read_ended = true,
                 Some(Err(error)) => {
