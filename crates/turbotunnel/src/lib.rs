@@ -99,6 +99,8 @@ mod session_map;
 mod shared;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "tokio")]
+pub mod tcp;
 
 pub use config::{Config, Counters};
 pub use embryo::Embryo;

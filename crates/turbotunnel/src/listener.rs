@@ -39,7 +39,6 @@ use self::gate::Gate;
 use self::nursery::{Growth, Nursery};
 use crate::SessionId;
 use crate::budget::{self, Budget};
-use crate::carrier::tcp;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::SessionError;
@@ -50,6 +49,7 @@ use crate::session::{Event, Session};
 use crate::session_map::SessionMap;
 use crate::shared::{Shared, now};
 use crate::stream::Stream;
+use crate::tcp;
 
 /// New sessions waiting for `accept_session`, and ended ones whose streams wait for `accept`; beyond it the oldest are not offered any more.
 const UNACCEPTED: usize = 1024;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::SessionId;
 #[cfg(feature = "secure")]
 use crate::carrier::secure::{Dialling, SecureCarrier};
-use crate::carrier::{Carrier, StreamCarrier, tcp};
+use crate::carrier::{Carrier, StreamCarrier};
 use crate::config::Config;
 use crate::driver::{Dialer, Driver, OnEvent};
 use crate::error::{CarrierEnd, SessionError};
@@ -22,6 +22,7 @@ use crate::error::{CarrierEnd, SessionError};
 use crate::secure::{Link, PublicKey, StaticKey, Suite};
 use crate::shared::{Shared, State, now};
 use crate::stream::Stream;
+use crate::tcp;
 use crate::tunnel::{CarrierId, StreamFailure, Tunnel};
 
 /// What happens to a session, as told to [`Builder::on_event`].
@@ -381,7 +382,7 @@ impl Builder {
             Box::new(move |_| {
                 let (addr, carriers) = (addr.clone(), carriers.clone());
                 Box::pin(async move {
-                    let stream = tcp::dial(&addr).await?;
+                    let stream = tcp::connect(&addr).await?;
                     let peer = stream.peer_addr().ok();
                     Ok((carriers.carrier(stream).await?, peer))
                 })
@@ -403,7 +404,7 @@ impl Builder {
             async move {
                 // Carriers are counted from 1, and a link has at least one address.
                 let turn = (attempt.number as usize).wrapping_sub(1) % addresses.len();
-                tcp::dial(&addresses[turn]).await
+                tcp::connect(&addresses[turn]).await
             }
         };
         self.server_key(link.server_key()).connect(dial).await

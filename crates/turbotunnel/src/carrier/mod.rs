@@ -6,7 +6,6 @@
 #[cfg(feature = "secure")]
 pub(crate) mod secure;
 mod stream;
-pub(crate) mod tcp;
 
 use std::future::poll_fn;
 use std::io;

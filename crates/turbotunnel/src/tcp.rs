@@ -1,4 +1,6 @@
-//! TCP: dialling, and what is set on each connection.
+//! TCP connections as carriers have them: dialling, and what is set on each.
+//!
+//! For dialers and acceptors of one's own, beside [`Builder::connect_tcp`](crate::Builder::connect_tcp) and [`Listener::bind`](crate::Listener::bind), which do the same.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,8 +18,10 @@ const HEAD_START: Duration = Duration::from_millis(250);
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 
-/// Small packets leave at once, and the kernel holds back no more than it can soon send.
-pub(crate) fn configure(stream: &TcpStream) {
+/// Sets what every carrier over TCP should have: small packets leave at once, and the kernel keeps at most 128 KiB that it cannot send yet (Linux and Android).
+///
+/// What the kernel refuses is left as it is. [`connect`] has done it already.
+pub fn configure(stream: &TcpStream) {
     // Neither is needed for anything but speed: a kernel that refuses is as good.
     let _ = stream.set_nodelay(true);
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -25,12 +29,14 @@ pub(crate) fn configure(stream: &TcpStream) {
 }
 
 /// Dials `host:port`: the name is resolved anew, all its addresses are tried, each 250 ms after the one before, and the first that
-/// answers wins.
+/// answers wins. It is [`configure`]d.
+///
+/// It has no time limit of its own. Dropping the call closes what it has opened; a look-up of a name goes on in the background to its end.
 ///
 /// # Errors
 ///
 /// The name has no address, or the error of the last address tried.
-pub(crate) async fn dial(addr: &str) -> io::Result<TcpStream> {
+pub async fn connect(addr: &str) -> io::Result<TcpStream> {
     let addrs = interleave(tokio::net::lookup_host(addr).await?.collect());
     let mut waiting = addrs.into_iter();
     let mut dials: Vec<Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>> = Vec::new();
@@ -110,8 +116,8 @@ mod tests {
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = free.local_addr().unwrap();
         drop(free);
-        let refused = dial(&addr.to_string()).await.unwrap_err();
+        let refused = connect(&addr.to_string()).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(dial("localhost").await.is_err());
+        assert!(connect("localhost").await.is_err());
     }
 }
