@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use turbotunnel::secure::Route;
+use turbotunnel_carriers::Proxy;
 
 use crate::forward::allow::Rule;
 use crate::forward::reverse::Lent;
@@ -15,7 +16,8 @@ use crate::log::{Format, Level};
 #[derive(Debug, Parser)]
 #[command(name = "turbotunnel", version, arg_required_else_help = true, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Times: 500ms 10s 5m 1h, a bare number is seconds. Sizes: 64KiB 4MiB 1MB, a bare number is bytes.\n\
+    after_help = "Settings can also stand in a file (-c) or in the environment: [client] give-up = \"1h\", or TURBOTUNNEL_SERVER=...\n\
+    Times: 500ms 10s 5m 1h, a bare number is seconds. Sizes: 64KiB 4MiB 1MB, a bare number is bytes.\n\
     The whole of it in ten seconds: turbotunnel demo"
 )]
 pub struct Cli {
@@ -53,6 +55,9 @@ struct Verbosity {
     /// Tell errors only
     #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
+    /// Read settings from this file; what the command line and the environment say counts more
+    #[arg(short, long, global = true, display_order = 903, value_name = "FILE", env = "TURBOTUNNEL_CONFIG")]
+    config: Option<PathBuf>,
     /// How log lines are written to stderr
     #[arg(
         long,
@@ -89,6 +94,10 @@ pub enum Command {
     EchoClient(EchoClientArgs),
     /// Show what a running server or client counts
     Status(StatusArgs),
+    /// Write completions for a shell to stdout
+    Completions(CompletionsArgs),
+    /// Write manual pages into a folder
+    Man(ManArgs),
     /// Make a key
     Keygen(KeygenArgs),
     /// Make a link to hand on: a server's key and addresses in one string
@@ -110,6 +119,22 @@ pub struct StatusArgs {
     /// The numbers as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// Where to write them
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// `keygen`
@@ -209,7 +234,8 @@ pub struct ServerArgs {
     pub serving: ServingArgs,
 }
 
-const LISTEN_HELP: &str = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1)";
+const LISTEN_HELP: &str = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all interfaces), PORT (127.0.0.1); also tls://HOST:PORT, \
+    ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, unix:PATH";
 
 /// What all servers have.
 #[derive(Args, Debug)]
@@ -226,6 +252,12 @@ pub struct ServingArgs {
     /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
+    /// For tls:// and wss://: a file with the certificate, and those that lead to its CA's; read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// For tls:// and wss://: the file with the certificate's private key
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// How long a session lives without contact [default: 10m, with --plain 120s]
     #[arg(long, value_name = "TIME", value_parser = positive_time, env = "TURBOTUNNEL_SESSION_TIMEOUT")]
     pub session_timeout: Option<Duration>,
@@ -253,7 +285,7 @@ pub struct ServingArgs {
     A browser's:    turbotunnel client LINK -D 1080, and socks5h://127.0.0.1:1080 in the browser")]
 pub struct ClientArgs {
     /// The server.
-    #[arg(help = "A turbotunnel:// link, or HOST:PORT with -k or --plain", env = "TURBOTUNNEL_SERVER")]
+    #[arg(value_name = "SERVER", help = SERVER_HELP, env = "TURBOTUNNEL_SERVER")]
     pub server: String,
     /// Connections to PORT here go to HOST:HOSTPORT as the server sees it; without that, to the server's own target
     #[arg(short = 'L', long = "local", value_name = "[BIND:]PORT[:HOST:HOSTPORT]")]
@@ -288,6 +320,15 @@ pub struct ClientArgs {
     /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
     #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
     pub give_up: Setting,
+    /// Reach the server through a proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://...
+    #[arg(long, value_name = "URL", env = "TURBOTUNNEL_PROXY")]
+    pub proxy: Option<Proxy>,
+    /// For tls:// and wss://: a file with certificates of CAs that are trusted as well
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// For tls:// and wss://: the name to ask for, and that the certificate has to be for, if it is not the address's
+    #[arg(long, value_name = "NAME")]
+    pub tls_name: Option<String>,
     /// Give up when the very first dial fails
     #[arg(long)]
     pub fail_fast: bool,
@@ -298,6 +339,9 @@ pub struct ClientArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub drain: Duration,
 }
+
+const SERVER_HELP: &str = "A turbotunnel:// link; or, with -k or --plain, [tcp://]HOST:PORT, tls://HOST:PORT, ws://HOST/PATH, wss://HOST/PATH, unix:PATH, \
+    exec:COMMAND, or several with commas between them";
 
 impl ClientArgs {
     /// No ports: one stream, with standard input and output.

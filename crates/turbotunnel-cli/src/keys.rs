@@ -5,11 +5,12 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use turbotunnel::secure::{Link, ParseLinkError, PublicKey, StaticKey};
 use turbotunnel::{Clients, KeyFileError, read_key_file, write_key_file};
+use turbotunnel_carriers::{Address, DialOptions, Dialer, Kind, ParseAddressError};
 
-use crate::address;
 use crate::failure::{Exit, Failure, reason};
 
 /// A client list is a line for each client.
@@ -17,11 +18,11 @@ const MAX_LIST: u64 = 16 << 20;
 
 /// How a client reaches its server.
 #[derive(Clone, Debug)]
-pub(crate) enum Way {
-    /// The worked example's format, to `HOST:PORT`.
-    Plain(String),
-    /// With keys.
-    Secure(Link),
+pub(crate) struct Way {
+    /// At least one; they are tried in turn.
+    addresses: Vec<Address>,
+    /// `None`: the worked example's format.
+    pub key: Option<PublicKey>,
 }
 
 impl Way {
@@ -42,25 +43,59 @@ impl Way {
                 Some(key) if public_key(key)? != link.server_key() => {
                     Err(usage("the key of -k is not the one of the link").tip("a link needs no -k"))
                 }
-                _ => Ok(Self::Secure(link)),
+                _ => Ok(Self {
+                    addresses: link.addresses().iter().map(|at| carrier(at)).collect::<Result<_, _>>()?,
+                    key: Some(link.server_key()),
+                }),
             };
         }
-        let at = address::server(server)?;
-        match key {
-            Some(key) => Link::new(public_key(key)?, [at]).map(Self::Secure).map_err(|error| usage(error.to_string())),
-            None if own && !plain => {
-                Err(usage(format!("no key for {at}")).tip("use the turbotunnel:// link the server printed, or -k KEY"))
-            }
-            None => Ok(Self::Plain(at)),
+        let addresses: Vec<_> = split(server).into_iter().map(carrier).collect::<Result<_, _>>()?;
+        if key.is_none() && own && !plain {
+            let at = shown(&addresses[0]);
+            return Err(
+                usage(format!("no key for {at}")).tip("use the turbotunnel:// link the server printed, or -k KEY")
+            );
         }
+        Ok(Self { addresses, key: key.map(public_key).transpose()? })
     }
 
-    /// The address that is told.
-    pub(crate) fn address(&self) -> &str {
-        match self {
-            Self::Plain(at) => at,
-            Self::Secure(link) => &link.addresses()[0],
-        }
+    /// The first of the addresses, as it is told.
+    pub(crate) fn address(&self) -> String {
+        shown(&self.addresses[0])
+    }
+
+    /// What makes carriers to each of them.
+    ///
+    /// # Errors
+    /// An option is wrong.
+    pub(crate) fn dialers(&self, options: &DialOptions) -> Result<Arc<[Dialer]>, Failure> {
+        let dialer = |address: &Address| Dialer::new(address.clone(), options.clone());
+        self.addresses.iter().map(dialer).collect::<Result<_, _>>().map_err(|error| usage(error.to_string()))
+    }
+}
+
+fn carrier(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(|error: ParseAddressError| {
+        usage(format!("{:?} {}", error.text(), error.problem())).tip(error.tip().to_owned())
+    })
+}
+
+/// Several addresses have commas between them. A command may have some of its own: it is the last.
+fn split(servers: &str) -> Vec<&str> {
+    let (mut all, mut rest) = (Vec::new(), servers);
+    while let Some((first, more)) = rest.split_once(',').filter(|_| !rest.starts_with("exec:")) {
+        all.push(first);
+        rest = more;
+    }
+    all.push(rest);
+    all
+}
+
+/// With its kind, also if that is the usual one.
+fn shown(address: &Address) -> String {
+    match address.kind() {
+        Kind::Tcp => format!("tcp://{address}"),
+        _ => address.to_string(),
     }
 }
 
@@ -171,13 +206,22 @@ mod tests {
     #[test]
     fn the_mode_follows_from_what_is_given() {
         let link = format!("turbotunnel://{}@h:1", key());
-        assert!(matches!(Way::new("h:1", None, false, false), Ok(Way::Plain(at)) if at == "h:1"));
-        assert!(matches!(Way::new("tcp://h:1", None, false, true), Ok(Way::Plain(_))));
+        for (server, plain) in [("h:1", false), ("tcp://h:1", true)] {
+            let way = Way::new(server, None, false, plain).unwrap();
+            assert_eq!((way.key, way.address()), (None, "tcp://h:1".to_owned()));
+        }
         for (server, k) in [(&link[..], None), ("h:1", Some(key().to_string())), (&link, Some(key().to_string()))] {
             let way = Way::new(server, k.as_deref(), true, false).unwrap();
-            assert!(matches!(&way, Way::Secure(link) if link.server_key() == key()));
-            assert_eq!(way.address(), "h:1");
+            assert_eq!((way.key, way.address()), (Some(key()), "tcp://h:1".to_owned()));
         }
+    }
+
+    #[test]
+    fn carriers_of_several_kinds_have_commas_between_them() {
+        let way = Way::new("tcp://a:1,wss://b/x,unix:/run/s,exec:nc -N a,b 1", None, false, true).unwrap();
+        let all: Vec<_> = way.addresses.iter().map(shown).collect();
+        assert_eq!(all, ["tcp://a:1", "wss://b/x", "unix:/run/s", "exec:nc -N a,b 1"]);
+        assert!(Way::new("a:1,", None, false, true).is_err());
     }
 
     #[test]
@@ -187,7 +231,7 @@ mod tests {
         for (outcome, told) in [
             (Way::new(&link, None, false, true), "--plain, and a link"),
             (Way::new(&link, Some(&other), false, false), "not the one of the link"),
-            (Way::new("h:1", None, true, false), "no key for h:1"),
+            (Way::new("h:1", None, true, false), "no key for tcp://h:1"),
             (Way::new("h:1", Some("nonsense"), false, false), "not a key"),
             (Way::new("turbotunnel://h:1", None, false, false), "a link without a key"),
         ] {

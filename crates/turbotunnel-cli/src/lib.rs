@@ -7,6 +7,7 @@ pub mod address;
 pub mod args;
 pub mod bench;
 pub mod commands;
+pub mod config;
 mod demo;
 mod echo;
 pub mod failure;

@@ -460,3 +460,97 @@ fn a_killed_client_frees_its_ports() {
     assert_eq!(taken.status.code(), Some(3));
     assert!(text(&taken.stderr).contains(&format!("error: cannot listen on {}: address already in use", at[0])));
 }
+
+/// TCP, a WebSocket and a Unix socket lead to one server; a session goes from one to the next.
+#[cfg(unix)]
+#[test]
+fn a_session_goes_from_one_kind_of_carrier_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let (target, key) = (target(echo), folder.path().join("key"));
+    let server = Running::start(&format!(
+        "server 127.0.0.1:0 ws://127.0.0.1:0/tunnel unix:{} --to {target} --key {}",
+        socket.display(),
+        key.display()
+    ));
+    let line = server.line("clients: turbotunnel client '");
+    let mut words = line.split_once("client '").unwrap().1.split("' -k ");
+    let (addresses, key) = (words.next().unwrap(), words.next().unwrap());
+    let (tcp, others) = addresses.split_once(',').unwrap();
+    assert!(others.starts_with("ws://127.0.0.1:") && others.contains(",unix:"), "{others}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let plan = Plan { bytes: Some(20_000), ..Plan::default() };
+    let cutter = runtime.block_on(Lilbastard::bind("127.0.0.1:0", tcp, plan)).unwrap();
+    let ways = format!("{},{others}", cutter.local_addr());
+    let (client, at) = client(&format!("{ways} -k {key} -L 0"), 1);
+    let sent = pattern(200_000);
+    for carrier in 2..8 {
+        assert!(there_and_back(connect(&at[0]), &sent) == sent);
+        client.signal("HUP");
+        client.line(&format!("carrier {carrier} up"));
+    }
+    // Of seven carriers the first, the fourth and the seventh.
+    assert!(cutter.counters().connections >= 2, "{:?}", cutter.counters());
+    for way in others.split(',') {
+        let output = through_pipes(turbotunnel(&format!("client {way} -k {key}")), sent.clone());
+        assert_eq!(output.status.code(), Some(0), "{way}: {}", text(&output.stderr));
+        assert!(output.stdout == sent, "{way}");
+    }
+}
+
+/// A file with settings, and the environment above it.
+#[test]
+fn settings_come_from_a_file_and_from_the_environment() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target}"));
+    let file = server.path("settings.toml");
+    std::fs::write(&file, format!("[client]\nserver = {:?}\ngive-up = \"1h\"\n", server.link)).unwrap();
+    let sent = pattern(1000);
+    let output = through_pipes(turbotunnel(&format!("-c {file} client")), sent.clone());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stdout == sent);
+    let mut command = turbotunnel(&format!("-c {file} client"));
+    command.env("TURBOTUNNEL_SERVER", "nowhere");
+    let output = through_pipes(command, Vec::new());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("error: \"nowhere\" has no port"), "{}", text(&output.stderr));
+    std::fs::write(&file, "[client]\nserver = \"a:1\"\nstall = \"8s\"\n").unwrap();
+    let output = run(&format!("client -c {file}"));
+    assert_eq!(output.status.code(), Some(2));
+    let expected = format!("error: {file}:3:1: there is no setting \"stall\"; turbotunnel client --help names them\n");
+    assert_eq!(text(&output.stderr), expected);
+    let output = run("-c /no/such/file demo");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).starts_with("error: cannot read /no/such/file: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let output = run("completions bash");
+    assert!(text(&output.stdout).contains("--session-timeout"), "{}", text(&output.stderr));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(&format!("man {}", folder.path().display())).status.success());
+    let page = std::fs::read_to_string(folder.path().join("turbotunnel-client.1")).unwrap();
+    assert!(page.contains("SOCKS 5"), "{page}");
+}
+
+/// What is shown over HTTP and by `status` is what happens.
+#[test]
+fn numbers_are_shown() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target} --status 127.0.0.1:0"));
+    let status = server.server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let sent = pattern(5000);
+    let output = through_pipes(turbotunnel(&format!("client {}", server.link)), sent.clone());
+    assert!(output.stdout == sent);
+    let shown = run(&format!("status {status}"));
+    let shown = text(&shown.stdout);
+    assert!(shown.starts_with("server 0.1.0, up ") && shown.contains("1 so far"), "{shown}");
+    assert!(shown.contains("5 kB in, 5 kB out"), "{shown}");
+    let json = run(&format!("status --json {status}"));
+    assert!(text(&json.stdout).contains("\"bytes_received\":5000"), "{}", text(&json.stdout));
+    drop(server);
+    let gone = run(&format!("status {status}"));
+    assert_eq!(gone.status.code(), Some(4));
+    assert!(text(&gone.stderr).contains("error: no status from http://"), "{}", text(&gone.stderr));
+}

@@ -82,7 +82,7 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
 
 async fn connect(server: &str) -> Result<Session, Failure> {
     let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(server).await;
-    session.map_err(|error| crate::commands::session_failure(&error, server, "bench --serve", None))
+    session.map_err(|error| crate::commands::session_failure(&error, &format!("tcp://{server}"), "bench --serve", None))
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {

@@ -13,6 +13,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use turbotunnel::{Config, Session, SessionError, Stream};
 
+use turbotunnel_carriers::DialOptions;
+
 use crate::args::ClientArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::forward::inlet::{self, Answered, Inlet, Uplink, Want};
@@ -41,11 +43,16 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
-    if let (Way::Plain(at), false) = (&way, args.plain) {
-        return Err(Failure::new(Exit::Usage, format!("no key for {at}")).tip(
+    if way.key.is_none() && !args.plain {
+        return Err(Failure::new(Exit::Usage, format!("no key for {}", way.address())).tip(
             "use the turbotunnel:// link the server printed, or -k KEY; --plain talks to the worked example, readable by everybody",
         ));
     }
+    let mut options = DialOptions::default();
+    options.ca_file.clone_from(&args.tls_ca);
+    options.server_name.clone_from(&args.tls_name);
+    options.proxy.clone_from(&args.proxy);
+    let dialers = way.dialers(&options)?;
     let ports = Ports::of(args)?;
     let to = args.stdio.as_deref().map(|to| spec::one_target("-W", to)).transpose()?;
     let names = to.is_some()
@@ -65,7 +72,7 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     if let Some(at) = &args.status {
         super::serve_status(at, board.clone(), log).await?;
     }
-    let line = Line { way, own, config, serving: "server", board, log: log.clone() };
+    let line = Line { way, dialers, own, config, serving: "server", board, log: log.clone() };
     if ports.is_empty() {
         let _one = open.one();
         through_stdio(&line, to, args.plain).await

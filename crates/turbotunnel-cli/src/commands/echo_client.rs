@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use turbotunnel::{Config, Session, SessionError};
 
+use turbotunnel_carriers::DialOptions;
+
 use crate::args::EchoClientArgs;
 use crate::failure::{Exit, Failure, reason};
 use crate::forward::inlet::{self, Answered};
@@ -34,7 +36,8 @@ const HASTY_GOODBYE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure> {
     let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
-    let plain = matches!(way, Way::Plain(_));
+    let plain = way.key.is_none();
+    let dialers = way.dialers(&DialOptions::default())?;
     let own = args.key.as_deref().map(keys::own_key).transpose()?;
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let mut config = Config::default();
@@ -43,6 +46,7 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     config.fail_fast = args.fail_fast;
     let line = Line {
         way,
+        dialers,
         own,
         config,
         serving: "echo-server",

@@ -4,6 +4,7 @@ mod client;
 mod echo_client;
 mod keygen;
 mod lilbastard;
+mod manual;
 mod server;
 mod share;
 mod status;
@@ -32,6 +33,8 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
         Command::Status(args) => leave(one_thread()?, status::run(args)),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::pages(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Share(args) => share::run(args),
         Command::Lilbastard(args) => many_threads()?.block_on(lilbastard::run(args, log)),
@@ -99,16 +102,17 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
             let unresolved = reason.contains("lookup address") || reason.contains("no address");
             match server.rsplit_once(':') {
                 Some((host, _)) if unresolved => {
+                    let host = host.rsplit_once("://").map_or(host, |(_, host)| host);
                     Failure::new(Exit::NeverConnected, format!("cannot resolve {host:?}: {reason}"))
                         .tip("it may be a typing error, or your network's resolver lies; an address works too")
                 }
                 // Connected: the last dial has left no error.
                 _ if reason.starts_with("no answer") => {
-                    Failure::new(Exit::NeverConnected, format!("tcp://{server} takes connections, but there was {reason}"))
+                    Failure::new(Exit::NeverConnected, format!("{server} takes connections, but there was {reason}"))
                         .tip("a server that has a key is silent without it: use its link. Or something else listens there")
                 }
-                _ => Failure::new(Exit::NeverConnected, format!("cannot reach tcp://{server}: {reason}"))
-                    .tip(format!("is the server running? turbotunnel {serving} {server}")),
+                _ => Failure::new(Exit::NeverConnected, format!("cannot reach {server}: {reason}"))
+                    .tip(format!("is the server running? turbotunnel {serving} {}", server.trim_start_matches("tcp://"))),
             }
         }
         SessionError::Unknown => with(Exit::SessionLost, "the server does not know this session any more".into())
@@ -118,10 +122,10 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
                 .tip("--session-timeout is how long it goes on trying")
         }
         SessionError::NotAPeer => {
-            Failure::new(Exit::OtherProtocol, format!("what answers at tcp://{server} is not a turbotunnel server"))
+            Failure::new(Exit::OtherProtocol, format!("what answers at {server} is not a turbotunnel server"))
                 .tip("is the port right? The server's first line says where it listens")
         }
-        SessionError::NoValidAnswer => with(Exit::WrongKey, format!("no valid answer from tcp://{server}")).tip(
+        SessionError::NoValidAnswer => with(Exit::WrongKey, format!("no valid answer from {server}")).tip(
             "the key (is the link old?), the version, or the address may be wrong: a server with another key, a plain one, and\n\
              whatever else listens there all look alike from here. Or somebody in between changes what is sent",
         ),

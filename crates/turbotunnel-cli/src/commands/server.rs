@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use turbotunnel::secure::{Link, Route, StaticKey};
 use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId};
+use turbotunnel_carriers::{Acceptor, BindError, ListenAddress, ListenOptions, ParseAddressError};
 
 use crate::address;
 use crate::args::{EchoServerArgs, ServerArgs, ServingArgs};
@@ -125,19 +126,37 @@ async fn serve(
     };
     let listener = Arc::new(builder.detached());
     let does = outlet.to_string();
-    let mut addresses = Vec::new();
+    let mode = match &keys {
+        None => "plain (worked example)".to_owned(),
+        Some(keys) => format!("key {}", keys.own.public().short()),
+    };
+    let mut tls = ListenOptions::default();
+    tls.certificate.clone_from(&args.tls_cert);
+    tls.key.clone_from(&args.tls_key);
+    let (mut addresses, mut acceptors) = (Vec::new(), Vec::new());
     for at in listen {
-        let addr = bind(&listener, &address::listen(at)?).await?;
-        match &keys {
-            None => log.info(format_args!("listening on tcp://{addr}, plain (worked example), {does}")),
-            Some(keys) => {
-                log.info(format_args!("listening on tcp://{addr}, key {}, {does}", keys.own.public().short()));
-            }
-        }
-        addresses.push(addr);
+        let shown = if is_tcp(at) {
+            let addr = bind(&listener, &address::listen(at)?).await?;
+            addresses.push(addr);
+            format!("tcp://{addr}")
+        } else {
+            let acceptor = Arc::new(accept_at(at, &tls).await?);
+            let shown = acceptor.address().to_string();
+            acceptors.push(acceptor.clone());
+            tokio::spawn(attach(acceptor, listener.clone()));
+            shown
+        };
+        log.info(format_args!("listening on {shown}, {mode}, {does}"));
     }
     if let Some(keys) = &keys {
-        log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses)));
+        match &acceptors[..] {
+            [] => log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses))),
+            _ => {
+                let at = addresses.iter().map(SocketAddr::to_string);
+                let at: Vec<_> = at.chain(acceptors.iter().map(|acceptor| acceptor.address().to_string())).collect();
+                log.info(format_args!("clients: turbotunnel {client} '{}' -k {}", at.join(","), keys.own.public()));
+            }
+        }
     }
     if let Some(at) = &args.status {
         let weighed = Arc::downgrade(&listener);
@@ -146,7 +165,8 @@ async fn serve(
     }
     let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
-    obey_until_end(&mut signals, args.clients.as_deref(), &listener, &open, log).await?;
+    let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
+    obey_until_end(&mut signals, &reread, &listener, &open, log).await?;
 
     // No new streams, but the carriers of the old ones may come and go.
     accepting.abort();
@@ -213,37 +233,75 @@ impl Keys {
     }
 }
 
-/// Until the end is wanted: SIGHUP has the list of clients read again, and one that cannot be read changes nothing; SIGUSR1 is answered with a line of numbers.
+/// What SIGHUP has read again.
+struct Reread<'a> {
+    clients: Option<&'a Path>,
+    tls: &'a ListenOptions,
+    acceptors: &'a [Arc<Acceptor>],
+}
+
+impl Reread<'_> {
+    /// A file that cannot be read changes nothing.
+    fn now(&self, listener: &Listener, log: &Log) {
+        match self.clients.map(|path| (path, keys::clients(path))) {
+            Some((path, Ok(clients))) => {
+                listener.set_clients(clients);
+                log.info(format_args!("clients read again from {}", path.display()));
+            }
+            Some((_, Err(failure))) => log.info(format_args!("{}; the list stays as it was", failure.error)),
+            None => {}
+        }
+        for acceptor in self.acceptors {
+            if let Err(error) = acceptor.reload(self.tls) {
+                log.info(format_args!("{error}; {} keeps its certificate", acceptor.address()));
+            }
+        }
+    }
+}
+
+/// Until the end is wanted. SIGUSR1 is answered with a line of numbers.
 async fn obey_until_end(
     signals: &mut Signals,
-    clients: Option<&Path>,
+    reread: &Reread<'_>,
     listener: &Listener,
     open: &Open,
     log: &Log,
 ) -> Result<(), Failure> {
     loop {
-        match (signals.next().await, clients) {
-            (Signal::Hangup, Some(path)) => match keys::clients(path) {
-                Ok(clients) => {
-                    listener.set_clients(clients);
-                    log.info(format_args!("clients read again from {}", path.display()));
-                }
-                Err(failure) => log.info(format_args!("{}; the list stays as it was", failure.error)),
-            },
-            (Signal::Hangup, None) => {}
-            (Signal::Statistics, _) => {
+        match signals.next().await {
+            Signal::Hangup => reread.now(listener, log),
+            Signal::Statistics => {
                 let stats = listener.stats();
-                let (sessions, streams) = (listener.sessions() as u64, open.now() as u64);
-                let (sessions, streams) = (text::count(sessions, "session"), text::count(streams, "stream"));
-                let memory = text::binary_size(stats.memory_now as u64);
-                log.info(format_args!(
-                    "{sessions}, {streams}, {memory}, {} sessions so far",
-                    stats.sessions_ended + listener.sessions() as u64
-                ));
+                let now = listener.sessions() as u64;
+                let (sessions, streams) = (text::count(now, "session"), text::count(open.now() as u64, "stream"));
+                let (memory, all) = (text::binary_size(stats.memory_now as u64), stats.sessions_begun);
+                log.info(format_args!("{sessions}, {streams}, {memory}, {} so far", text::count(all, "session")));
             }
-            (Signal::Terminate, _) => return Ok(()),
-            (Signal::Interrupt, _) => return Err(Failure::interrupted()),
+            Signal::Terminate => return Ok(()),
+            Signal::Interrupt => return Err(Failure::interrupted()),
         }
+    }
+}
+
+/// An address of the kind that the listener takes itself: without a scheme, or with that of TCP.
+fn is_tcp(at: &str) -> bool {
+    !["tls:", "ws:", "wss:", "unix:", "exec:"].iter().any(|scheme| at.starts_with(scheme))
+}
+
+async fn accept_at(at: &str, tls: &ListenOptions) -> Result<Acceptor, Failure> {
+    let address: ListenAddress = at.parse().map_err(|error: ParseAddressError| {
+        Failure::new(Exit::Usage, format!("{:?} {}", error.text(), error.problem())).tip(error.tip().to_owned())
+    })?;
+    Acceptor::bind(address, tls.clone()).await.map_err(|error| match error {
+        BindError::Io(error) => Failure::cannot_listen(at, &error),
+        error => Failure::new(Exit::Usage, format!("cannot listen on {at}: {error}")),
+    })
+}
+
+async fn attach(acceptor: Arc<Acceptor>, listener: Arc<Listener>) {
+    while let Ok(connection) = acceptor.accept().await {
+        let peer = connection.peer();
+        listener.attach(connection, peer);
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use turbotunnel::control::ByeReason;
 use turbotunnel::secure::StaticKey;
-use turbotunnel::{Config, Event, Session, SessionError, SessionId};
+use turbotunnel::{Attempt, Config, Event, Session, SessionError, SessionId};
+use turbotunnel_carriers::Dialer;
 
 use super::open::Open;
 use crate::commands::session_failure;
@@ -28,6 +29,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How to reach a server.
 pub(crate) struct Line {
     pub way: Way,
+    pub dialers: Arc<[Dialer]>,
     pub own: Option<StaticKey>,
     pub config: Config,
     /// What serves it, for tips: "server", "echo-server".
@@ -51,26 +53,30 @@ impl Line {
         if let Some(own) = &self.own {
             builder = builder.client_key(own.clone());
         }
-        let connecting = async {
-            match &self.way {
-                Way::Plain(at) => builder.plain().connect_tcp(at).await,
-                Way::Secure(link) => builder.connect_link(link).await,
-            }
+        let builder = match self.way.key {
+            Some(key) => builder.server_key(key),
+            None => builder.plain(),
+        };
+        let dialers = self.dialers.clone();
+        let dial = move |attempt: Attempt| {
+            // Carriers are counted from 1, and there is at least one address.
+            let dialer = dialers[(attempt.number as usize).wrapping_sub(1) % dialers.len()].clone();
+            async move { dialer.dial().await }
         };
         let session = tokio::select! {
-            session = connecting => session?,
+            session = builder.connect(dial) => session?,
             () = strangers.notified() => return Err(SessionError::NoValidAnswer),
         };
         let (took, server) = (began.elapsed(), self.way.address());
-        let fields = [session_field(id), ("server", server.into()), ("took_s", took.as_secs_f64().into())];
-        let text = format_args!("session {} up over tcp://{server} in {}", id.short(), text::age(took));
+        let fields = [session_field(id), ("server", server.as_str().into()), ("took_s", took.as_secs_f64().into())];
+        let text = format_args!("session {} up over {server} in {}", id.short(), text::age(took));
         self.log.event("session_up", &fields, text);
         Ok(session)
     }
 
     /// What the end of a session means for the program.
     pub(crate) fn failure(&self, error: &SessionError, consequence: Option<&str>) -> Failure {
-        session_failure(error, self.way.address(), self.serving, consequence)
+        session_failure(error, &self.way.address(), self.serving, consequence)
     }
 
     /// Keeps a session up until that makes no sense any more, and says why. `up` tells of the one that there is.
@@ -101,7 +107,7 @@ impl Line {
     /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
     fn teller(&self, id: SessionId, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
         let (log, board) = (self.log.clone(), self.board.clone());
-        let (server, fail_fast) = (self.way.address().to_owned(), self.config.fail_fast);
+        let (server, fail_fast) = (self.way.address(), self.config.fail_fast);
         let told = Mutex::new((None::<Instant>, 0));
         move |event| {
             board.handle_event(id, &event);
@@ -151,7 +157,7 @@ impl Line {
                         ];
                         let next_in = text::age(next_in);
                         let text = format_args!(
-                            "cannot reach tcp://{server}: {error}; trying on (dial {number}, next in {next_in})"
+                            "cannot reach {server}: {error}; trying on (dial {number}, next in {next_in})"
                         );
                         log.event("dial_failed", &fields, text);
                     }
