@@ -55,8 +55,8 @@ fn main() {
         // Packets, both ways.
         now += DELAY;
         if let Some((at_client, at_server, brought)) = &mut carrier {
-            carry(now, (&mut client, *at_client), (&mut server, *at_server), brought);
-            carry(now, (&mut server, *at_server), (&mut client, *at_client), brought);
+            *brought += carry(now, &mut client, *at_client, &mut server, *at_server, LIFE - *brought);
+            *brought += carry(now, &mut server, *at_server, &mut client, *at_client, LIFE - *brought);
         }
         if let Some((at_client, at_server, LIFE..)) = carrier {
             client.handle_ended(now, at_client, CarrierEnd::Closed);
@@ -75,12 +75,20 @@ fn main() {
     println!("{read} bytes, {cuts} cuts, {:?} of made-up time", now - start);
 }
 
-/// Brings packets over, as long as the carrier lives.
-fn carry(now: Instant, from: (&mut Tunnel, CarrierId), to: (&mut Tunnel, CarrierId), brought: &mut usize) {
-    let mut packet = Vec::new();
-    while *brought < LIFE && from.0.poll_transmit(now, from.1, &mut packet) {
-        to.0.handle_packet(now, to.1, &packet);
-        *brought += 1;
+/// Brings packets over one carrier, from the end that has it under one number to the end that has it under another; at most `limit`.
+fn carry(
+    now: Instant,
+    from: &mut Tunnel,
+    from_id: CarrierId,
+    to: &mut Tunnel,
+    to_id: CarrierId,
+    limit: usize,
+) -> usize {
+    let (mut packet, mut brought) = (Vec::new(), 0);
+    while brought < limit && from.poll_transmit(now, from_id, &mut packet) {
+        to.handle_packet(now, to_id, &packet);
+        brought += 1;
         packet.clear();
     }
+    brought
 }
