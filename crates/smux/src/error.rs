@@ -66,4 +66,7 @@ pub enum StreamError {
     /// The peer has not taken the stream: it has as many as it bears. What was written is lost. Try again later, or with fewer.
     #[error("the peer takes no more streams now")]
     Refused,
+    /// The peer has given the stream up ([`crate::Mux::reset`]). What it had still to say is lost, and so may be what was written.
+    #[error("the peer has reset the stream")]
+    Reset,
 }

@@ -211,13 +211,14 @@ impl Mux {
         }
     }
 
-    /// The stream has never existed at the other end.
-    fn on_refusal(&mut self, key: Key) {
+    /// The stream has never existed at the other end, or does so no more.
+    fn on_refusal(&mut self, key: Key, reset: bool) {
         let Some(stream) = self.table.get_mut(key).filter(|stream| !stream.refused) else { return };
         let id = stream.id;
         (stream.refused, stream.lost, stream.peer_fin, stream.peer_closed) = (true, true, true, true);
+        stream.reset = reset;
         if !stream.let_go {
-            self.events.push_back(Event::Refused(id));
+            self.events.push_back(if reset { Event::Reset(id) } else { Event::Refused(id) });
         }
         if std::mem::take(&mut stream.wants_read) {
             self.events.push_back(Event::Readable(id));
@@ -225,7 +226,8 @@ impl Mux {
         if std::mem::take(&mut stream.wants_write) {
             self.events.push_back(Event::Writable(id));
         }
-        self.stats.streams_refused_by_peer += 1;
+        self.stats.streams_refused_by_peer += u64::from(!reset);
+        self.stats.streams_reset_by_peer += u64::from(reset);
         self.drop_unsent(key);
         self.release_fin(key);
     }
@@ -238,7 +240,7 @@ impl Mux {
             return;
         };
         if upd.window == 0 && self.tells_refusals {
-            self.on_refusal(key);
+            self.on_refusal(key, upd.consumed != self.config.initial_counter);
             return;
         }
         let Some(stream) = self.table.get_mut(key) else { return };

@@ -51,6 +51,8 @@ pub enum Event {
         /// peer got and did not read is not known here.
         lost: bool,
     },
+    /// The peer has given this stream up ([`Mux::reset`]): calls on it fail once what came has been read, and no [`Event::FinSent`] comes.
+    Reset(StreamId),
     /// The peer has never taken this stream, and says so ([`Mux::tell_refusals`]): calls on it fail from now on, and no [`Event::FinSent`] comes.
     Refused(StreamId),
     /// The stream is over in both directions, was closed, and has left the table. Its id means nothing any more.
@@ -184,8 +186,8 @@ impl Mux {
         let sizing = sizing(self.send_allocated, limit);
         let (left, share) = (limit.saturating_sub(self.send_allocated), self.send_share());
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
-        if stream.refused {
-            return Err(StreamError::Refused);
+        if let Some(refusal) = stream.refusal() {
+            return Err(refusal);
         }
         if stream.fin != Fin::Open {
             return Err(StreamError::Finished);
@@ -221,8 +223,8 @@ impl Mux {
             return Ok(Some(0));
         }
         if stream.recv.is_empty() {
-            if stream.refused {
-                return Err(StreamError::Refused);
+            if let Some(refusal) = stream.refusal() {
+                return Err(refusal);
             }
             if stream.peer_fin {
                 stream.end_told = true;
@@ -258,7 +260,7 @@ impl Mux {
         let key = self.key(id)?;
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         if stream.lost {
-            return Err(if stream.refused { StreamError::Refused } else { StreamError::ClosedByPeer });
+            return Err(stream.refusal().unwrap_or(StreamError::ClosedByPeer));
         }
         if stream.fin == Fin::Open {
             stream.fin = Fin::Wanted;
@@ -305,6 +307,20 @@ impl Mux {
         self.drop_unsent(key);
         self.close(id);
         self.settle(key);
+    }
+
+    /// As [`Mux::abort`], and a peer that understands it ([`Mux::tell_refusals`]) is told that this is no orderly end: once it has read what came, its calls on the stream fail with
+    /// [`StreamError::Reset`].
+    pub fn reset(&mut self, id: StreamId) {
+        let Ok(key) = self.key(id) else { return };
+        let tells = self.tells_refusals && self.config.version == Version::V2;
+        // Whose FIN is out has ended in good order, and the peer may keep that.
+        let unfinished =
+            self.table.get_mut(key).is_some_and(|stream| matches!(stream.fin, Fin::Open | Fin::Wanted | Fin::Due));
+        if tells && unfinished {
+            self.output.queue_reset(id);
+        }
+        self.abort(id);
     }
 
     /// Whether there is memory for more. `false`: feed no more bytes until the application has read, and so let the layer

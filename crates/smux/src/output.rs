@@ -21,6 +21,8 @@ enum Control {
     Syn(StreamId),
     /// FIN for a stream that was not taken, and before it an update that says so to who understands it.
     Refusal(StreamId),
+    /// An update that says that the stream is given up. Its FINs follow as those of any stream.
+    Reset(StreamId),
     Update(Key),
 }
 
@@ -46,6 +48,10 @@ impl Output {
 
     pub(crate) fn queue_refusal(&mut self, id: StreamId) {
         self.control.push_back(Control::Refusal(id));
+    }
+
+    pub(crate) fn queue_reset(&mut self, id: StreamId) {
+        self.control.push_back(Control::Reset(id));
     }
 
     pub(crate) fn queue_update(&mut self, key: Key) {
@@ -127,6 +133,14 @@ impl Mux {
                         out.extend_from_slice(&Upd { consumed: self.config.initial_counter, window: 0 }.encode());
                     }
                     self.put_header(out, Command::Fin, 0, id);
+                }
+                Control::Reset(id) => {
+                    if room < HEADER_LEN + UPD_LEN {
+                        return false;
+                    }
+                    self.put_header(out, Command::Upd, UPD_LEN as u16, id);
+                    let consumed = self.config.initial_counter.wrapping_sub(1);
+                    out.extend_from_slice(&Upd { consumed, window: 0 }.encode());
                 }
                 Control::Update(key) => {
                     // One who has finished, or nobody who reads: no need for a window.

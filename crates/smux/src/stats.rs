@@ -12,6 +12,8 @@ pub struct Stats {
     pub streams_refused: u64,
     /// Streams that we opened and the peer did not take, as far as it says so.
     pub streams_refused_by_peer: u64,
+    /// Streams that the peer has reset.
+    pub streams_reset_by_peer: u64,
     /// SYN for a stream that is open already; ignored.
     pub syns_ignored: u64,
     /// Frames written, of any kind.

@@ -15,6 +15,7 @@
 
 use crate::buffer::Queue;
 use crate::config::{Config, LARGEST_WINDOW};
+use crate::error::StreamError;
 use crate::quiet::Moment;
 use crate::wire::{StreamId, Upd};
 use std::time::{Duration, Instant};
@@ -79,6 +80,8 @@ pub(crate) struct Stream {
     pub(crate) lost: bool,
     /// The peer has said that it has never taken the stream.
     pub(crate) refused: bool,
+    /// The same said of a stream that it has taken, and given up.
+    pub(crate) reset: bool,
     /// The application has let go.
     pub(crate) let_go: bool,
     /// The application knows that there is no more to read.
@@ -94,6 +97,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Why calls fail, once the peer has said that it has not, or has no longer, taken the stream.
+    pub(crate) fn refusal(&self) -> Option<StreamError> {
+        self.refused.then_some(if self.reset { StreamError::Reset } else { StreamError::Refused })
+    }
+
     pub(crate) fn new(id: StreamId, config: &Config, peer_window: u32) -> Self {
         let start = config.initial_counter;
         Self {
@@ -118,6 +126,7 @@ impl Stream {
             peer_closed: false,
             lost: false,
             refused: false,
+            reset: false,
             let_go: false,
             end_told: false,
             wants_read: false,

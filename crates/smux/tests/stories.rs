@@ -675,6 +675,45 @@ fn a_stream_that_is_told_to_be_refused_fails() {
     assert_eq!(pair.client.write(taken, b"x"), Ok(1));
 }
 
+/// A target was reset in the middle of what it said. Its reader gets what came, and then no orderly end.
+#[test]
+fn a_stream_that_is_reset_fails_once_what_came_has_been_read() {
+    let mut pair = Pair::of(Config::default(), Config::default());
+    pair.client.tell_refusals();
+    pair.server.tell_refusals();
+    let [halved, finished, closed] = [0; 3].map(|_| pair.client.open().expect("a stream"));
+    for id in [halved, finished, closed] {
+        assert_eq!(pair.client.write(id, b"?"), Ok(1));
+    }
+    pair.run();
+    for id in [halved, finished, closed] {
+        assert_eq!(pair.server.write(id, b"half"), Ok(4));
+    }
+    assert_eq!(pair.server.finish(finished), Ok(()));
+    pair.run();
+    assert_eq!(pair.client.read(pair.now, closed, &mut [0; 8]), Ok(Some(4)));
+    assert_eq!(pair.client.read(pair.now, closed, &mut [0; 8]), Ok(None));
+    events(&mut pair.client);
+    for id in [halved, finished] {
+        pair.server.reset(id);
+    }
+    pair.server.close(closed);
+    pair.run();
+    assert_eq!(pair.client.read(pair.now, halved, &mut [0; 8]), Ok(Some(4)), "what came before is there");
+    assert_eq!(pair.client.read(pair.now, halved, &mut [0; 8]), Err(StreamError::Reset));
+    assert_eq!(pair.client.write(halved, b"x"), Err(StreamError::Reset));
+    assert!(events(&mut pair.client).contains(&Event::Reset(halved)));
+    // What had ended in good order before has ended in good order.
+    assert_eq!(read_all(&mut pair.client, pair.now, finished), (b"half".to_vec(), true));
+    assert_eq!(read_all(&mut pair.client, pair.now, closed), (Vec::new(), true));
+    for id in [halved, finished, closed] {
+        pair.client.close(id);
+    }
+    pair.run();
+    assert_eq!((pair.client.streams(), pair.server.streams()), (0, 0));
+    assert_eq!((pair.client.stats().streams_reset_by_peer, pair.client.stats().streams_refused_by_peer), (1, 0));
+}
+
 /// 24 bytes or nothing: a refusal is not torn, and keeps its place.
 #[test]
 fn a_refusal_waits_for_room() {

@@ -229,7 +229,10 @@ fn a_server_that_would_do_nothing_and_clients_without_a_key_are_told() {
         ("server 127.0.0.1:0 --echo --to 127.0.0.1:1".into(), "cannot be used with"),
         ("server 127.0.0.1:0 --to nowhere".into(), "error: --to \"nowhere\" is not a target\n  tip: --to HOST:PORT"),
         ("server 127.0.0.1:0 --allow nowhere".into(), "not a target: HOST:PORT"),
-        ("client 127.0.0.1:1 -L 2222".into(), "error: no key for 127.0.0.1:1\n  tip: use the turbotunnel:// link"),
+        (
+            "client 127.0.0.1:1 -L 2222".into(),
+            "error: no key for tcp://127.0.0.1:1\n  tip: use the turbotunnel:// link",
+        ),
         ("client 127.0.0.1:1 --plain -D 1080".into(), "error: in the plain format streams go where the server sends"),
         (
             "client 127.0.0.1:1 --plain -L 22:a:22".into(),
@@ -553,4 +556,57 @@ fn numbers_are_shown() {
     let gone = run(&format!("status {status}"));
     assert_eq!(gone.status.code(), Some(4));
     assert!(text(&gone.stderr).contains("error: no status from http://"), "{}", text(&gone.stderr));
+}
+
+/// A target breaks off in the middle of what it says, or a program does: the other side gets what came, and no orderly end.
+#[test]
+fn what_is_broken_off_does_not_look_finished() {
+    let reset = |connection: &TcpStream| socket2::SockRef::from(connection).set_linger(Some(Duration::ZERO)).unwrap();
+    let breaks_off = target(move |mut connection| {
+        let mut byte = [0; 1];
+        connection.write_all(b"half").unwrap();
+        connection.read_exact(&mut byte).unwrap();
+        reset(&connection);
+    });
+    let (heard, ended) = std::sync::mpsc::channel();
+    let listens = target(move |mut connection| {
+        let mut said = Vec::new();
+        let end = connection.read_to_end(&mut said).map(|_| ()).map_err(|error| error.kind());
+        heard.send((said, end)).unwrap();
+    });
+    let server = Keyed::start(&format!("--to {breaks_off} --allow {listens} --reverse 1024-65535"));
+    let (held, port) = dead_port();
+    drop(held);
+    let (client, at) = client(&format!("{} -L 0 -L 0:{listens} -R {port}:{breaks_off}", server.link), 2);
+    client.line(&format!("the server's port {port} leads to"));
+    for at in [at[0].clone(), format!("127.0.0.1:{port}")] {
+        let mut connection = connect(&at);
+        let mut half = [0; 4];
+        connection.read_exact(&mut half).unwrap();
+        connection.write_all(b"x").unwrap();
+        assert_eq!(connection.read(&mut half).unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{at}");
+    }
+    let output = through_pipes(turbotunnel(&format!("-q client {}", server.link)), b"x".to_vec());
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), "half".to_owned()));
+    assert!(text(&output.stderr).contains("error: the stream was lost: "), "{}", text(&output.stderr));
+
+    let mut program = connect(&at[1]);
+    program.write_all(b"not all").unwrap();
+    // It is on its way before the end is.
+    thread::sleep(Duration::from_millis(300));
+    reset(&program);
+    drop(program);
+    let (said, end) = ended.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((said, end), (b"not all".to_vec(), Err(io::ErrorKind::ConnectionReset)));
+}
+
+/// The answer that says why comes together with the end of the stream, while there is still something to write.
+#[test]
+fn a_refusal_is_told_also_to_who_is_still_writing() {
+    let server = Keyed::start("--allow 127.0.0.1:9");
+    for _ in 0..20 {
+        let output =
+            through_pipes(turbotunnel(&format!("-q client {} -W 127.0.0.1:10", server.link)), pattern(100_000));
+        assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    }
 }

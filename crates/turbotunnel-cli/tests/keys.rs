@@ -149,7 +149,7 @@ fn contradictions_are_usage() {
     let key = folder.key("own.key");
     for (args, told) in [
         (format!("echo-client turbotunnel://{key}@h:1 --plain"), "--plain, and a link"),
-        (format!("echo-client h:1 --key {}", folder.path("own.key")), "no key for h:1"),
+        (format!("echo-client h:1 --key {}", folder.path("own.key")), "no key for tcp://h:1"),
         (format!("echo-client h:1 -k {key} --plain"), "cannot be used with"),
         (format!("echo-client turbotunnel://{}@h:1", &key[..40]), "cut short"),
         ("echo-server 127.0.0.1:0 --clients x".to_owned(), "--key"),

@@ -103,6 +103,7 @@ pub(crate) enum EngineEvent {
     Delivered(StreamId),
     ClosedByPeer { id: StreamId, lost: bool },
     Refused(StreamId),
+    Reset(StreamId),
 }
 
 impl Engine {
@@ -440,6 +441,7 @@ impl Engine {
                 smux::Event::Writable(id) => EngineEvent::Writable(id),
                 smux::Event::ClosedByPeer { id, lost } => EngineEvent::ClosedByPeer { id, lost },
                 smux::Event::Refused(id) => EngineEvent::Refused(id),
+                smux::Event::Reset(id) => EngineEvent::Reset(id),
                 smux::Event::FinSent(id) => {
                     self.fins.push_back((sn, id));
                     continue;
@@ -539,6 +541,11 @@ impl Engine {
 
     pub(crate) fn close_stream(&mut self, now: Instant, id: StreamId) -> Result<(), SessionError> {
         self.mux.close(id);
+        self.pass_up(now)
+    }
+
+    pub(crate) fn reset_stream(&mut self, now: Instant, id: StreamId) -> Result<(), SessionError> {
+        self.mux.reset(id);
         self.pass_up(now)
     }
 

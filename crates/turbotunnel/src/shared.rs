@@ -229,9 +229,10 @@ impl State {
                         waiters.take(wakers);
                     }
                 }
-                Event::Refused(id) => {
+                Event::Refused(id) | Event::Reset(id) => {
                     if let Some(waiters) = self.streams.get_mut(&id) {
-                        waiters.writing().lost = Some(StreamError::Refused);
+                        let reset = matches!(event, Event::Reset(_));
+                        waiters.writing().lost = Some(if reset { StreamError::Reset } else { StreamError::Refused });
                         waiters.take(wakers);
                     }
                 }

@@ -24,6 +24,7 @@ use crate::tunnel::StreamFailure;
 /// * A stream that the server does not take, because it has as many as it bears, fails with [`io::ErrorKind::ConnectionRefused`]. A Go server that does not
 ///   take it ends it.
 /// * `flush` returns at once: nothing is held back.
+/// * A peer that gives the stream up ([`Stream::reset`]) makes calls on it fail with [`io::ErrorKind::ConnectionReset`], once what came has been read.
 /// * Dropping the handle lets go of the stream in good order: what was written is still delivered, what the peer sends is thrown away.
 ///
 /// For concurrent reading and writing use [`tokio::io::split`].
@@ -78,6 +79,13 @@ impl Stream {
         poll_fn(|cx| self.poll_delivered(cx)).await
     }
 
+    /// Gives the stream up: what was written and is not sent is dropped, and a peer of ours is told that this is no orderly end, as TCP does with a reset. When it has read what came,
+    /// its calls on the stream fail with [`io::ErrorKind::ConnectionReset`]. For who cannot say everything that he wanted to say: dropping the stream would look like the end. A
+    /// direction that was finished before stays so. A Go peer takes it for an end.
+    pub fn reset(self) {
+        self.session.shared().with(|state| state.tunnel.reset_stream(now(), self.id));
+    }
+
     fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.session.shared().lock();
         if let Some(writing) = state.streams.get_mut(&self.id).map(StreamWaiters::writing) {
@@ -103,6 +111,7 @@ fn io_error(failure: StreamFailure) -> io::Error {
     match failure {
         StreamFailure::Session(error) => error.into(),
         StreamFailure::Stream(smux::StreamError::ClosedByPeer) => io::Error::new(io::ErrorKind::BrokenPipe, failure),
+        StreamFailure::Stream(smux::StreamError::Reset) => io::Error::new(io::ErrorKind::ConnectionReset, failure),
         StreamFailure::Stream(smux::StreamError::Refused) => io::Error::new(io::ErrorKind::ConnectionRefused, failure),
         failure => io::Error::new(io::ErrorKind::NotConnected, failure),
     }

@@ -788,6 +788,15 @@ impl Tunnel {
         self.advance(now);
     }
 
+    /// As [`Tunnel::close_stream`], but what was written and is not sent is dropped, and a peer of ours hears that this is no orderly end: when it has read what came, its calls
+    /// on the stream fail. A Go peer takes it for an end.
+    pub fn reset_stream(&mut self, now: Instant, id: StreamId) {
+        if let Err(error) = self.engine.reset_stream(now, id) {
+            self.fail(now, error);
+        }
+        self.advance(now);
+    }
+
     fn alive(&self) -> Result<(), SessionError> {
         self.ended.clone().map_or(Ok(()), Err)
     }
@@ -808,6 +817,7 @@ impl Tunnel {
             EngineEvent::Delivered(id) => Event::Delivered(id),
             EngineEvent::ClosedByPeer { id, lost } => Event::ClosedByPeer { id, lost },
             EngineEvent::Refused(id) => Event::Refused(id),
+            EngineEvent::Reset(id) => Event::Reset(id),
         });
         event.or_else(|| self.events.pop_front())
     }

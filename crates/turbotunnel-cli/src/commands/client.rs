@@ -306,6 +306,7 @@ async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open
         let (borrowed, one, traffic, log) = (borrowed.clone(), open.one(), traffic.clone(), log.clone());
         tokio::spawn(async move {
             if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
+                stream.reset();
                 log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
             }
             drop(one);
@@ -390,18 +391,23 @@ async fn carry(
     let mut moved = Moved::default();
     let broken = match pump(&mut program, &mut stream, &mut moved, line.board.traffic()).await {
         Ok(()) => return Ok(()),
+        Err(Broken::Stream(error)) => Broken::Stream(stream.cause(error).await),
         Err(broken) => broken,
     };
     let (up, down) = (text::size(moved.up), text::size(moved.down));
     let consequence = format!("{up} were sent and {down} came back; what was on its way may be lost");
     match broken {
-        Broken::Connection(error) => Err(unexpected(program.failed.unwrap_or("cannot read standard input"), &error)),
+        Broken::Connection(error) => {
+            stream.reset();
+            Err(unexpected(program.failed.unwrap_or("cannot read standard input"), &error))
+        }
         Broken::Stream(error) => Err(match (inlet::refusal(&error), session_error(&error)) {
             (Some(code), _) => refused(request, code),
             (_, Some(ended)) => line.failure(&ended, Some(&consequence)),
             _ => {
                 let why = match error.kind() {
-                    io::ErrorKind::BrokenPipe => "the other end let go of it".to_owned(),
+                    io::ErrorKind::BrokenPipe => "the target takes no more".to_owned(),
+                    io::ErrorKind::ConnectionReset => "the target, or its connection, broke".to_owned(),
                     _ => reason(&error),
                 };
                 Failure::new(Exit::Unexpected, format!("the stream was lost: {why}\n{consequence}"))

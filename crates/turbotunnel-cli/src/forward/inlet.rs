@@ -1,5 +1,6 @@
 //! The client's end: connections of programs become streams of whatever session there is.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::text;
 const CONNECTIONS: usize = 4096;
 /// After an accept that failed, for want of descriptors mostly.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The answer of a stream that the server has ended already has come, or comes with the next carrier.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// A program has so long to say in SOCKS where it wants to go.
 const SOCKS_LIMIT: Duration = Duration::from_secs(30);
 
@@ -150,13 +153,17 @@ impl Inlet {
                 return Err(Failed::Target(code));
             }
         }
-        pump(connection, &mut stream, moved, &self.traffic).await.map_err(|broken| match broken {
-            Broken::Connection(error) => Failed::Program(error),
-            Broken::Stream(error) => match refusal(&error) {
-                Some(code) => Failed::Target(code),
-                None => Failed::Stream(error),
-            },
-        })
+        match pump(connection, &mut stream, moved, &self.traffic).await {
+            Ok(()) => Ok(()),
+            Err(Broken::Connection(error)) => {
+                stream.reset();
+                Err(Failed::Program(error))
+            }
+            Err(Broken::Stream(error)) => Err(match stream.cause(error).await {
+                error if refusal(&error).is_some() => Failed::Target(refusal(&error).unwrap_or(Code::Failed)),
+                error => Failed::Stream(error),
+            }),
+        }
     }
 
     /// A stream with its request on it, of the session that there is, or the next.
@@ -216,6 +223,22 @@ impl Answered {
             return Ok(Code::Done);
         }
         Ok(Answer::read(&mut self.stream).await?.code)
+    }
+
+    /// What is behind an error of the stream: who writes to a stream that is being refused may meet its end before the answer that says why.
+    pub(crate) async fn cause(&mut self, error: io::Error) -> io::Error {
+        if self.partial.is_none() || error.kind() != io::ErrorKind::BrokenPipe {
+            return error;
+        }
+        match tokio::time::timeout(ANSWER_LIMIT, poll_fn(|cx| self.poll_answer(cx))).await {
+            Ok(Err(answer)) if refusal(&answer).is_some() => answer,
+            _ => error,
+        }
+    }
+
+    /// Gives it up ([`Stream::reset`]).
+    pub(crate) fn reset(self) {
+        self.stream.reset();
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -142,6 +142,7 @@ impl Lender {
                 let carried =
                     carry(&mut connection, &mut stream, Request::Arrived(Target { host: from, port }), &traffic).await;
                 if carried.is_err() {
+                    stream.reset();
                     outlet::reset(connection);
                 }
                 drop((place, one));

@@ -29,6 +29,8 @@ pub enum Event {
     },
     /// The peer has not taken this stream: it has as many as it bears. Calls on it fail. Only peers of ours tell; at others it has ended.
     Refused(StreamId),
+    /// The peer has given this stream up: calls on it fail once what came has been read.
+    Reset(StreamId),
     /// This carrier is in use; on the client: and the server has answered on it.
     CarrierUp {
         /// Which.
