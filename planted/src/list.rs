@@ -776,8 +776,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "go on with the records behind one that did not open",
         file: RECORD,
-        right: "        self.failed = Some(error);",
-        wrong: "        self.opened.records = self.opened.records.saturating_sub(1);",
+        right: "                    self.failed = Some(error);",
+        wrong: "                    self.opened.records = self.opened.records.saturating_sub(1);",
         test: tokio_half("secure", "records::left_out_repeated_moved_and_foreign_records_end_it"),
     },
     Fault {

@@ -142,34 +142,31 @@ impl Records {
     /// Opens what is in `bytes` from `start` on. Returns where the packets end that begin there, and how much at the end of `bytes` is left.
     fn open_behind(&mut self, start: usize, bytes: &mut [u8]) -> (usize, usize, Result<(), RecordError>) {
         let (mut plain, mut at) = (start, start);
-        let outcome = loop {
-            if let Some(error) = self.failed {
-                break Err(error);
-            }
-            match first_record(&bytes[at..]) {
-                Ok(None) => break Ok(()),
-                Ok(Some(len)) => {
-                    // The record moves down to where the packets of the last one end.
-                    let end = at + LENGTH_LEN + len;
-                    match self.open_one(&mut bytes[plain..end], at + LENGTH_LEN - plain) {
-                        Ok(len) => (plain, at) = (plain + len, end),
-                        Err(error) => self.failed = Some(error),
-                    }
+        let mut outcome = self.failed.map_or(Ok(()), Err);
+        while outcome.is_ok() {
+            match self.open_next(&mut bytes[plain..], at - plain) {
+                Ok(None) => break,
+                Ok(Some((opened, taken))) => (plain, at) = (plain + opened, at + taken),
+                Err(error) => {
+                    self.failed = Some(error);
+                    outcome = Err(error);
                 }
-                Err(error) => self.failed = Some(error),
             }
-        };
+        }
         (plain, bytes.len() - at, outcome)
     }
 
-    /// Opens what is in `bytes` from `sealed` on; its packets are at the beginning then, and their length is returned.
-    fn open_one(&mut self, bytes: &mut [u8], sealed: usize) -> Result<usize, RecordError> {
-        let number = self.opened.take(bytes.len() - sealed - TAG_LEN)?;
-        let len = self.opens.open(number, &[], bytes, sealed..).map_err(|_| RecordError::NotAuthentic)?;
-        if whole_packets(&bytes[..len], MAX_RECORD) != Some(len) {
+    /// Opens the record at `at`; its packets come to the beginning of `bytes`. Returns their length and the record's. `None`: not all of it is there.
+    fn open_next(&mut self, bytes: &mut [u8], at: usize) -> Result<Option<(usize, usize)>, RecordError> {
+        let Some(len) = first_record(&bytes[at..])? else { return Ok(None) };
+        let sealed = at + LENGTH_LEN;
+        let number = self.opened.take(len - TAG_LEN)?;
+        let opened = self.opens.open(number, &[], &mut bytes[..sealed + len], sealed..);
+        let opened = opened.map_err(|_| RecordError::NotAuthentic)?;
+        if whole_packets(&bytes[..opened], MAX_RECORD) != Some(opened) {
             return Err(RecordError::NoPackets);
         }
-        Ok(len)
+        Ok(Some((opened, LENGTH_LEN + len)))
     }
 }
 
