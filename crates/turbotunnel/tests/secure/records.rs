@@ -70,7 +70,7 @@ fn opening_in_place_gives_the_same_packets_and_the_same_end() {
     for suite in [Suite::ChaChaPoly, Suite::AesGcm] {
         let mut sealed = Vec::new();
         let mut client = pair(suite).0;
-        for n in 0..40_u8 {
+        for n in 0..16_u8 {
             let packets: Vec<Vec<u8>> = (0..n).map(|i| vec![n ^ i; usize::from(n) * 37]).collect();
             client.seal(&batch(&packets.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut sealed).unwrap();
         }
