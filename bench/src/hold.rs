@@ -8,18 +8,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use turbotunnel::Session;
+use turbotunnel::secure::PublicKey;
 
 /// Sessions that are being made at the same time.
 const AT_ONCE: usize = 50;
 
 /// Makes `count` sessions with a stream each that has echoed a byte, says `ready`, and keeps them until standard input ends.
-pub(crate) async fn idle(server: &str, count: usize) -> io::Result<()> {
+pub(crate) async fn idle(server: &str, count: usize, key: Option<PublicKey>) -> io::Result<()> {
     let mut held = Vec::with_capacity(count);
     let mut making = JoinSet::new();
     for _ in 0..count {
         let server = server.to_owned();
         making.spawn(async move {
-            let session = Session::connect(&server).await?;
+            let builder = Session::builder();
+            let builder = match key {
+                Some(key) => builder.server_key(key),
+                None => builder.plain(),
+            };
+            let session = builder.connect_tcp(&server).await?;
             let mut stream = session.open().await?;
             stream.write_all(b"!").await?;
             stream.read_u8().await?;

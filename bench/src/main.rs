@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use path::{Net, Path};
 use rows::{Group, Setup};
+use turbotunnel::secure::PublicKey;
 
 #[derive(Parser)]
 struct Cli {
@@ -127,6 +128,9 @@ struct HoldArgs {
     what: Held,
     server: String,
     count: usize,
+    /// The server's public key: sessions are encrypted. Idle ones only.
+    #[arg(long)]
+    server_key: Option<PublicKey>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -208,7 +212,7 @@ fn hold(args: &HoldArgs) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match args.what {
-            Held::Idle => hold::idle(&args.server, args.count).await,
+            Held::Idle => hold::idle(&args.server, args.count, args.server_key).await,
             Held::Detached => hold::detached(&args.server, args.count).await,
             Held::Talking => hold::talking(&args.server, args.count, Duration::from_secs(20)).await,
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
+use turbotunnel::secure::PublicKey;
 use turbotunnel::{Session, Stream};
 use turbotunnel_sim::Way;
 use turbotunnel_sim::pattern::Pattern;
@@ -38,10 +39,29 @@ impl Honest {
     ///
     /// There was none within `limit`, or the session ended.
     pub(crate) fn connect(addr: SocketAddr, source: Ipv4Addr, limit: Duration) -> io::Result<Self> {
+        Self::connect_to(addr, None, source, limit)
+    }
+
+    /// The same, to a server that may have a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Honest::connect`].
+    pub(crate) fn connect_to(
+        addr: SocketAddr,
+        key: Option<PublicKey>,
+        source: Ipv4Addr,
+        limit: Duration,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let began = Instant::now();
         let connecting = async {
-            let session = Session::builder().connect(move |_| async move {
+            let builder = Session::builder();
+            let builder = match key {
+                Some(key) => builder.server_key(key),
+                None => builder.plain(),
+            };
+            let session = builder.connect(move |_| async move {
                 let socket = TcpSocket::new_v4()?;
                 socket.bind(SocketAddr::from((source, 0)))?;
                 let stream = socket.connect(addr).await?;
@@ -63,7 +83,12 @@ impl Honest {
 
     /// Seconds until an honest newcomer had his first echo; `limit` if he had none by then.
     pub(crate) fn admission(addr: SocketAddr, source: Ipv4Addr, limit: Duration) -> f64 {
-        Self::connect(addr, source, limit).map_or(limit, |honest| honest.admitted).as_secs_f64()
+        Self::admission_to(addr, None, source, limit)
+    }
+
+    /// The same, at a server that may have a key.
+    pub(crate) fn admission_to(addr: SocketAddr, key: Option<PublicKey>, source: Ipv4Addr, limit: Duration) -> f64 {
+        Self::connect_to(addr, key, source, limit).map_or(limit, |honest| honest.admitted).as_secs_f64()
     }
 
     pub(crate) fn id(&self) -> [u8; 8] {

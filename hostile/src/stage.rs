@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use turbotunnel::secure::{PublicKey, StaticKey};
+use turbotunnel::write_key_file;
 use turbotunnel_cli::process;
 
 use crate::honest::Honest;
@@ -54,6 +56,8 @@ pub(crate) struct Setup {
     /// How many descriptors it may have.
     pub(crate) descriptors: Option<u32>,
     pub(crate) stderr: Stderr,
+    /// It takes sessions with a key only. Ours can.
+    pub(crate) secure: bool,
     /// Options that only our server has.
     pub(crate) options: &'static [&'static str],
 }
@@ -75,14 +79,20 @@ impl Stage {
     /// The same, started otherwise.
     pub(crate) fn server_with(&self, setup: &Setup) -> io::Result<Running> {
         let server = self.cold_server(setup)?;
-        let mut first = Honest::connect(server.addr, source(250), PATIENCE)?;
+        let mut first = Honest::connect_to(server.addr, server.key, source(250), PATIENCE)?;
         first.echo(256 << 10, PATIENCE)?;
         drop(first);
         process::forget_peak(server.id())?;
         Ok(server)
     }
 
+    /// As [`Stage::server`], with a key.
+    pub(crate) fn secure_server(&self) -> io::Result<Running> {
+        self.server_with(&Setup { secure: true, ..Setup::default() })
+    }
+
     fn cold_server(&self, setup: &Setup) -> io::Result<Running> {
+        let key = if setup.secure { Some(KeyFile::new()?) } else { None };
         // Only a server that cannot tell its port is given one.
         let blind = setup.stderr == Stderr::Full && self.whose == Whose::Ours;
         let at = match setup.at {
@@ -100,7 +110,13 @@ impl Stage {
             None => Command::new(self.program(self.whose)?),
         };
         match self.whose {
-            Whose::Ours => command.arg("echo-server").args(setup.options).arg(at.to_string()),
+            Whose::Ours => {
+                command.arg("echo-server").args(setup.options);
+                if let Some(key) = &key {
+                    command.arg("--key").arg(&key.path);
+                }
+                command.arg(at.to_string())
+            }
             Whose::Go => command.args(["echo-server", "--while-stdin", &at.to_string()]),
         };
         let stderr = match setup.stderr {
@@ -108,6 +124,7 @@ impl Stage {
             _ => Stdio::piped(),
         };
         let mut running = Running::spawn(&mut command, stderr, at)?;
+        running.key = key.as_ref().map(|key| key.public);
         let mut stderr = running.child.stderr.take();
         running.addr = match (self.whose, &mut stderr) {
             (Whose::Ours, Some(stderr)) => address_in(&first_line(stderr)?),
@@ -151,6 +168,27 @@ impl Stage {
             return Ok(program);
         }
         Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no {}; to get it: {how}", program.display())))
+    }
+}
+
+/// A server's secret key, in a file for as long as the server reads it.
+struct KeyFile {
+    path: PathBuf,
+    public: PublicKey,
+}
+
+impl KeyFile {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("turbotunnel-hostile-{}.key", std::process::id()));
+        let key = StaticKey::generate()?;
+        write_key_file(&path, &key, true).map_err(io::Error::other)?;
+        Ok(Self { path, public: key.public() })
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -252,6 +290,8 @@ impl Log {
 pub(crate) struct Running {
     /// Where it listens, or what it was told to dial.
     pub(crate) addr: SocketAddr,
+    /// The public key that its clients have to know.
+    pub(crate) key: Option<PublicKey>,
     pub(crate) stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<ChildStdout>,
     pub(crate) log: Log,
@@ -266,6 +306,7 @@ impl Running {
         let mut child = child.map_err(|error| io::Error::other(format!("cannot start {command:?}: {error}")))?;
         Ok(Self {
             addr,
+            key: None,
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
             log: Log::default(),

@@ -678,8 +678,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a session that ends gives nothing back",
         file: BUDGET,
-        right: "self.budget.used.fetch_sub(self.charged, Ordering::Relaxed);\n    }\n}",
-        wrong: "self.budget.used.fetch_sub(SESSION, Ordering::Relaxed);\n    }\n}",
+        right: "self.change_to(0);\n    }\n}",
+        wrong: "self.change_to(self.charged - SESSION);\n    }\n}",
         test: tokio_half("limits", "memory_has_a_limit_over_all_sessions"),
     },
     Fault {
@@ -776,8 +776,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "go on with the records behind one that did not open",
         file: RECORD,
-        right: "        self.failed = Some(error);",
-        wrong: "        self.opened.records = self.opened.records.saturating_sub(1);",
+        right: "                    self.failed = Some(error);",
+        wrong: "                    self.opened.records = self.opened.records.saturating_sub(1);",
         test: tokio_half("secure", "records::left_out_repeated_moved_and_foreign_records_end_it"),
     },
     Fault {
@@ -786,6 +786,13 @@ pub const FAULTS: &[Fault] = &[
         right: "        Ok(number)",
         wrong: "        Ok(number * 0)",
         test: tokio_half("secure", "records::left_out_repeated_moved_and_foreign_records_end_it"),
+    },
+    Fault {
+        name: "a client's sessions have no number",
+        file: ADMISSION,
+        right: "|holding| holding.sessions >= self.limits.sessions_per_client",
+        wrong: "|holding| holding.sessions > usize::MAX - 1",
+        test: tokio_half("secure_sessions", "sessions_of_one_key_beyond_the_limit_wait_and_those_of_others_do_not"),
     },
     Fault {
         name: "leave the secret of ML-KEM out of the psk",

@@ -169,7 +169,7 @@ pub struct ShareArgs {
 /// `bench`
 #[derive(Args, Debug)]
 #[command(after_help = "Here:        turbotunnel bench\n\
-    Over a path: turbotunnel bench --serve :7000     at the far end; it also listens one port above, for plain TCP\n             \
+    Over a path: turbotunnel bench --serve :7000     at the far end; it also listens on the two ports above\n             \
     turbotunnel bench HOST:7000         at the near end")]
 pub struct BenchArgs {
     /// The far end; without it one is started here
@@ -190,6 +190,9 @@ pub struct BenchArgs {
     /// A session of its own for each measurement, so that its beginning is part of it, as a connection's is for plain TCP
     #[arg(long)]
     pub fresh: bool,
+    /// The same over a session with keys beside it, encrypted with this; "auto": with what is faster here
+    #[arg(long, value_name = "CIPHER", num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_enum)]
+    pub secure: Option<crate::bench::Cipher>,
     /// How many pings
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     pub pings: usize,
@@ -240,9 +243,9 @@ const LISTEN_HELP: &str = "Where to listen: HOST:PORT, [::1]:PORT, :PORT (all in
 /// What all servers have.
 #[derive(Args, Debug)]
 pub struct ServingArgs {
-    /// Encrypt, with the secret key in this file; it is made if it is not there
-    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
-    pub key: Option<PathBuf>,
+    /// Encrypt, with the secret key in this file; it is made if it is not there. Given again: old keys, for clients who do not have the new one yet
+    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY", value_delimiter = ',')]
+    pub key: Vec<PathBuf>,
     /// Admit only the clients with the public keys in this file, one a line; read again at SIGHUP
     #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_CLIENTS")]
     pub clients: Option<PathBuf>,

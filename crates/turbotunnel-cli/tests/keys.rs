@@ -61,6 +61,24 @@ fn two_commands_and_one_link_are_an_encrypted_tunnel() {
 }
 
 #[cfg(unix)]
+/// Connections die after 30 to 90 kB, and with that handshakes and records are cut anywhere; by FIN and by RST.
+#[test]
+fn a_transfer_with_keys_through_connections_that_are_cut_is_intact() {
+    let folder = Folder::new();
+    let (_server, link) = server(&format!("--key {}", folder.path("server.key")));
+    let (key, at) = link["turbotunnel://".len()..].split_once('@').unwrap();
+    for how in ["fin", "rst"] {
+        let cutter = Running::start(&format!("lilbastard --bytes 60kB --jitter 0.5 --how {how} {at} 127.0.0.1:0"));
+        let sent = pattern(2_000_000);
+        let client = turbotunnel(&format!("echo-client turbotunnel://{key}@{}", cutter.address()));
+        let output = through_pipes(client, sent.clone());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{how}: {said}");
+        assert!(output.stdout == sent, "{how}: {} bytes came back: {said}", output.stdout.len());
+        assert!(said.matches(" lost after ").count() > 10, "{how}: {said}");
+    }
+}
+
 #[test]
 fn keygen_writes_a_file_for_its_owner_only_and_over_none() {
     use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,7 @@
 //!
 //! Each session's driver keeps an [`Account`]: what the session has allocated, as of its last turn. From nine tenths of the limit on memory is *scarce*: no
 //! new sessions, and none gets more than a session may hold at first. At the limit those that have stood still for longest go, until it is scarce
-//! no more; which they are is the listener's business.
+//! no more; which they are is the listener's business. A client with a key has a budget within that: from nine tenths of it on memory is scarce for his sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +45,7 @@ impl Budget {
 /// What one session has allocated.
 pub(crate) struct Account {
     budget: Arc<Budget>,
+    of_client: Option<Arc<Budget>>,
     on_used_up: Box<dyn Fn() + Send>,
     charged: usize,
     /// As it was told last.
@@ -52,21 +53,31 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(budget: Arc<Budget>, on_used_up: impl Fn() + Send + 'static) -> Self {
-        budget.used.fetch_add(SESSION, Ordering::Relaxed);
-        Self { budget, on_used_up: Box::new(on_used_up), charged: SESSION, scarce: false }
+    pub(crate) fn new(
+        budget: Arc<Budget>,
+        of_client: Option<Arc<Budget>>,
+        on_used_up: impl Fn() + Send + 'static,
+    ) -> Self {
+        let mut account = Self { budget, of_client, on_used_up: Box::new(on_used_up), charged: 0, scarce: false };
+        account.change_to(SESSION);
+        account
+    }
+
+    fn change_to(&mut self, bytes: usize) {
+        for budget in std::iter::once(&self.budget).chain(&self.of_client) {
+            if bytes > self.charged {
+                budget.used.fetch_add(bytes - self.charged, Ordering::Relaxed);
+            } else {
+                budget.used.fetch_sub(self.charged - bytes, Ordering::Relaxed);
+            }
+        }
+        self.charged = bytes;
     }
 
     /// It has so much now. Tells whether memory is scarce, if that is news.
     pub(crate) fn charge(&mut self, bytes: usize) -> Option<bool> {
-        let bytes = bytes.saturating_add(SESSION);
-        if bytes > self.charged {
-            self.budget.used.fetch_add(bytes - self.charged, Ordering::Relaxed);
-        } else {
-            self.budget.used.fetch_sub(self.charged - bytes, Ordering::Relaxed);
-        }
-        self.charged = bytes;
-        let scarce = self.budget.is_scarce();
+        self.change_to(bytes.saturating_add(SESSION));
+        let scarce = self.budget.is_scarce() || self.of_client.as_ref().is_some_and(|budget| budget.is_scarce());
         (scarce != std::mem::replace(&mut self.scarce, scarce)).then_some(scarce)
     }
 
@@ -84,7 +95,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.charged, Ordering::Relaxed);
+        self.change_to(0);
     }
 }
 
@@ -115,7 +126,7 @@ mod tests {
                 told.fetch_add(1, Ordering::Relaxed);
             }
         };
-        let mut accounts: Vec<_> = (0..10).map(|_| Account::new(budget.clone(), tell())).collect();
+        let mut accounts: Vec<_> = (0..10).map(|_| Account::new(budget.clone(), None, tell())).collect();
         assert_eq!(budget.used(), 10 * SESSION);
         assert_eq!(accounts[0].charge(79 * SESSION), None);
         assert_eq!(accounts[1].charge(SESSION), Some(true));
@@ -129,6 +140,19 @@ mod tests {
         assert_eq!(budget.used(), 11 * SESSION);
         drop(accounts);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// One client's session holds much: it is scarce for his, and plenty for another's.
+    #[test]
+    fn a_client_has_a_budget_within_the_budget() {
+        let (all, one, other) = (Budget::new(1000 * SESSION), Budget::new(100 * SESSION), Budget::new(100 * SESSION));
+        let mut accounts = [&one, &one, &other].map(|of| Account::new(all.clone(), Some(of.clone()), || {}));
+        assert_eq!(accounts[0].charge(89 * SESSION), Some(true));
+        assert_eq!((accounts[1].charge(SESSION), accounts[2].charge(SESSION)), (Some(true), None));
+        assert_eq!(accounts[0].charge(0), Some(false));
+        assert_eq!((all.used(), one.used(), other.used()), (5 * SESSION, 3 * SESSION, 2 * SESSION));
+        drop(accounts);
+        assert_eq!((all.used(), one.used(), other.used()), (0, 0, 0));
     }
 
     #[test]

@@ -126,9 +126,14 @@ impl Driver {
         self
     }
 
-    /// Its memory is part of a budget. `on_used_up` may end sessions, this one among them.
-    pub(crate) fn within(mut self, budget: Arc<Budget>, on_used_up: impl Fn() + Send + 'static) -> Self {
-        self.account = Some(Account::new(budget, on_used_up));
+    /// Its memory is part of a budget, and of its client's. `on_used_up` may end sessions, this one among them.
+    pub(crate) fn within(
+        mut self,
+        budget: Arc<Budget>,
+        of_client: Option<Arc<Budget>>,
+        on_used_up: impl Fn() + Send + 'static,
+    ) -> Self {
+        self.account = Some(Account::new(budget, of_client, on_used_up));
         self
     }
 

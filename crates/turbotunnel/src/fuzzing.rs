@@ -115,3 +115,13 @@ impl Entry {
         self.0.lock().driver_gone = true;
     }
 }
+
+/// What [`read_key_file`](crate::read_key_file) makes of a file with these bytes.
+///
+/// # Errors
+///
+/// As there.
+#[cfg(feature = "secure")]
+pub fn parse_key_file(bytes: &[u8]) -> Result<crate::secure::StaticKey, crate::KeyFileError> {
+    crate::key_file::parse(std::path::Path::new("key"), bytes)
+}

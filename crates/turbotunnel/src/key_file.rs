@@ -81,7 +81,12 @@ pub fn read_key_file(path: impl AsRef<Path>) -> Result<StaticKey, KeyFileError> 
     // Not longer, so that the text does not move in memory and leave copies.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize + 1));
     file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(io)?;
-    let text = match std::str::from_utf8(&bytes) {
+    parse(path, &bytes)
+}
+
+/// The key in what a file holds.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<StaticKey, KeyFileError> {
+    let text = match std::str::from_utf8(bytes) {
         Ok(text) if bytes.len() as u64 <= MAX_LEN => text,
         _ => return Err(KeyFileError::NotOne { path: path.to_owned(), keys: 0 }),
     };

@@ -16,6 +16,9 @@ pub struct Rate {
 /// A *source* is an IPv4 address or the first 64 bits of an IPv6 address: what one customer of a provider gets. Connections without an address
 /// (Unix sockets, [`Listener::attach`](crate::Listener::attach) with `None`) have no source, and no limits of one.
 ///
+/// A *client* is a key, with [`ListenerBuilder::server_keys`](crate::ListenerBuilder) only: in plain mode nobody knows whose a session is. These limits keep apart clients
+/// that are known. Who admits anybody has as many clients as they make keys.
+///
 /// Whoever is refused is not closed but held in silence until its 10 s are over: a Go client that is closed dials again at once, thousands of
 /// times a second.
 ///
@@ -33,8 +36,12 @@ pub struct Limits {
     pub carriers: usize,
     /// The same for one source. Default 1,024.
     pub carriers_per_source: usize,
+    /// The same for one client. Default 256.
+    pub carriers_per_client: usize,
     /// Sessions, with a carrier or without. Default 65,536.
     pub sessions: usize,
+    /// The same for one client. Default 64: a client that begins anew every few seconds, and says goodbye to none, is not kept out by its own.
+    pub sessions_per_client: usize,
     /// New sessions. Default 500 a second, 2,000 at once.
     pub new_sessions: Rate,
     /// New sessions of one source. Default 50 a second, 500 at once.
@@ -47,6 +54,9 @@ pub struct Limits {
     /// than [`Config::first_buffered`](crate::Config::first_buffered) and [`Config::first_unsent`](crate::Config::first_unsent); at the limit those that have stood
     /// still for longest end. `None`, the default: half of what the machine, or the process' control group, has, 2 GiB at most.
     pub memory: Option<usize>,
+    /// Memory of all sessions of one client, in bytes. From nine tenths on none of them gets more than at first, as if it were scarce for all. `None`, the default: a quarter of
+    /// [`Limits::memory`].
+    pub memory_per_client: Option<usize>,
     /// Sessions without a carrier of which nothing but the first packet has come. They end by themselves 10 s after their carrier; one more
     /// than this, and the oldest ends. Default 2,048.
     pub embryonic: usize,
@@ -59,12 +69,15 @@ impl Default for Limits {
             strangers_per_source: 64,
             carriers: 16_384,
             carriers_per_source: 1024,
+            carriers_per_client: 256,
             sessions: 65_536,
+            sessions_per_client: 64,
             new_sessions: Rate { per_second: 500, burst: 2000 },
             new_sessions_per_source: Rate { per_second: 50, burst: 500 },
             handshakes: Rate { per_second: 1000, burst: 4000 },
             handshakes_per_source: Rate { per_second: 100, burst: 1000 },
             memory: None,
+            memory_per_client: None,
             embryonic: 2048,
         }
     }
@@ -80,12 +93,15 @@ impl Limits {
             strangers_per_source: usize::MAX,
             carriers: usize::MAX,
             carriers_per_source: usize::MAX,
+            carriers_per_client: usize::MAX,
             sessions: usize::MAX,
+            sessions_per_client: usize::MAX,
             new_sessions: any,
             new_sessions_per_source: any,
             handshakes: any,
             handshakes_per_source: any,
             memory: Some(usize::MAX),
+            memory_per_client: Some(usize::MAX),
             embryonic: usize::MAX,
         }
     }
@@ -117,6 +133,8 @@ pub struct ListenerStats {
     pub memory_now: usize,
     /// Sources that something is remembered of now.
     pub sources_now: usize,
+    /// With keys: clients that have a carrier or a session now.
+    pub clients_now: usize,
 
     /// Connections that came.
     pub connections: u64,
@@ -148,6 +166,8 @@ pub struct ListenerStats {
     pub carriers_refused: u64,
     /// Connections held because their source had [`Limits::carriers_per_source`].
     pub carriers_refused_of_source: u64,
+    /// Connections held because their client had [`Limits::carriers_per_client`].
+    pub carriers_refused_of_client: u64,
 
     /// Sessions that began.
     pub sessions_begun: u64,
@@ -156,6 +176,8 @@ pub struct ListenerStats {
     /// Openings refused because there were [`Limits::sessions`]. Whoever is refused asks again until his 10 s are over, and is counted once, by the
     /// first limit that he met.
     pub sessions_refused: u64,
+    /// Openings refused because their client had [`Limits::sessions_per_client`].
+    pub sessions_refused_of_client: u64,
     /// Openings refused because nine tenths of [`Limits::memory`] were used.
     pub sessions_refused_by_memory: u64,
     /// Openings refused because of [`Limits::new_sessions`].

@@ -117,8 +117,9 @@ impl Drop for Place {
         };
         self.server.arrivals().end(&self.guest);
         self.server.sessions.remove(now(), shared.name, embryo);
-        let stats = &mut self.server.admission().stats;
-        stats.sessions_ended += 1;
+        let mut admission = self.server.admission();
+        admission.session_ended(shared.name.client());
+        let stats = &mut admission.stats;
         stats.sessions_abandoned += u64::from(why == Some(SessionError::Abandoned));
         stats.sessions_stalled += u64::from(matches!(why, Some(SessionError::Stalled(_))));
         stats.sessions_shed += u64::from(why == Some(SessionError::OutOfMemory));
@@ -151,7 +152,8 @@ impl Server {
         }
     }
 
-    fn spawn_driver(self: &Arc<Self>, guest: Arc<Guest>) {
+    /// `of_client`: what its client's sessions may have together.
+    fn spawn_driver(self: &Arc<Self>, guest: Arc<Guest>, of_client: Option<Arc<Budget>>) {
         let id = guest.shared.id;
         let on_event =
             self.on_event.clone().map(|tell| -> crate::driver::OnEvent { Arc::new(move |event| tell(id, event)) });
@@ -163,7 +165,7 @@ impl Server {
         };
         let driver = Driver::new(guest.shared.clone(), None, on_event)
             .on_incoming(move || server.upgrade().iter().for_each(|server| server.announce(&guest)))
-            .within(self.budget.clone(), on_used_up);
+            .within(self.budget.clone(), of_client, on_used_up);
         tokio::spawn(async move {
             let _place = place;
             driver.await;
@@ -461,13 +463,14 @@ impl ListenerBuilder {
     pub fn detached(self) -> Listener {
         let remember_for = self.config.time_to_live;
         let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
+        let memory = limits.memory.unwrap_or_else(budget::default_limit);
         let server = Server {
             config: self.config,
             #[cfg(feature = "secure")]
             gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),
-            admission: Arc::new(Mutex::new(Admission::new(limits))),
-            budget: Budget::new(limits.memory.unwrap_or_else(budget::default_limit)),
+            admission: Arc::new(Mutex::new(Admission::new(limits, memory))),
+            budget: Budget::new(memory),
             shedding: Mutex::new(()),
             nursery: Mutex::new(Nursery::new(limits.embryonic)),
             on_event: self.on_event,

@@ -22,7 +22,18 @@ pub(crate) struct Name {
     pub owner: Option<PublicKey>,
 }
 
+/// A client's key.
+pub(crate) type Client = [u8; 32];
+
 impl Name {
+    /// Whose it is; in plain mode nobody knows.
+    pub(crate) fn client(&self) -> Option<Client> {
+        #[cfg(feature = "secure")]
+        return self.owner.map(|owner| *owner.as_bytes());
+        #[cfg(not(feature = "secure"))]
+        None
+    }
+
     /// Whoever comes with it has proved that it is his.
     pub(crate) fn is_proved(&self) -> bool {
         #[cfg(feature = "secure")]

@@ -520,6 +520,35 @@ async fn handshakes_beyond_the_rate_wait() {
     assert_eq!((listener.stats().handshakes, listener.stats().handshakes_refused_by_rate), (4, 2));
 }
 
+/// One client has as many sessions as he may. The next waits until one of them is over; another client does not.
+#[tokio::test(start_paused = true)]
+async fn sessions_of_one_key_beyond_the_limit_wait_and_those_of_others_do_not() {
+    let mut limits = Limits::default();
+    limits.sessions_per_client = 2;
+    let listener = echoing(server().limits(limits));
+    let own = StaticKey::from_bytes(&[2; 32]);
+    let (first, _) = connect(client().client_key(own.clone()), &listener, IMMORTAL).await;
+    let (second, _) = connect(client().client_key(own.clone()), &listener, IMMORTAL).await;
+    let waiting = {
+        let (own, listener) = (own.clone(), listener.clone());
+        tokio::spawn(async move { connect(client().client_key(own), &listener, IMMORTAL).await.0 })
+    };
+    sleep(Duration::from_secs(3)).await;
+    assert!(!waiting.is_finished());
+    let began = Instant::now();
+    let (other, _) = connect(client(), &listener, IMMORTAL).await;
+    there_and_back(&other, 1000).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    let stats = listener.stats();
+    assert_eq!((stats.sessions_refused_of_client, stats.sessions_now, stats.clients_now), (1, 3, 2));
+
+    let closed = Instant::now();
+    first.close().await.unwrap();
+    there_and_back(&waiting.await.unwrap(), 1000).await;
+    assert!(closed.elapsed() < Duration::from_secs(1), "{:?}", closed.elapsed());
+    there_and_back(&second, 1000).await;
+}
+
 /// In the plain format anybody may say anything: this ends no session there.
 #[tokio::test(start_paused = true)]
 async fn a_plain_session_does_not_believe_that_it_is_not_admitted() {

@@ -57,8 +57,8 @@ fn check_command(cli: &Cli) {
     let _ = cli.level();
     match &cli.command {
         Command::EchoServer(args) => {
-            assert!(!args.listen.is_empty() && !args.session_timeout.is_zero());
-            let _ = (text::setting(args.session_timeout), text::age(args.drain));
+            assert!(!args.listen.is_empty() && args.serving.session_timeout.is_none_or(|limit| !limit.is_zero()));
+            let _ = (args.serving.session_timeout.map(text::setting), text::age(args.serving.drain));
         }
         Command::EchoClient(args) => {
             assert!(!args.session_timeout.is_zero() && args.keepalive.0.is_none_or(|time| !time.is_zero()));

@@ -4,9 +4,9 @@
 //! here and not in the fuzzing package, so that `cargo test` plays the whole corpus again, without cargo-fuzz.
 //!
 //! ```text
-//! parsers    encapsulation  control  kcp_segments  command_line
+//! parsers    encapsulation  control  kcp_segments  command_line  keys
 //! one end    kcp_input  smux_input  carrier_bytes         a stranger at the other end
-//! two ends   kcp_pair  smux_pair  tunnel_pair             and whatever can happen between them
+//! two ends   kcp_pair  smux_pair  tunnel_pair  handshake  records             and whatever can happen between them
 //! a model    session_map                                  beside one that is too simple to be wrong
 //! ```
 //!
@@ -20,12 +20,15 @@ pub mod carrier_bytes;
 pub mod command_line;
 pub mod control;
 pub mod encapsulation;
+pub mod handshake;
 mod kcp_end;
 pub mod kcp_input;
 pub mod kcp_pair;
 pub mod kcp_segments;
+pub mod keys;
 mod mux_end;
 mod pieces;
+pub mod records;
 pub mod session_map;
 pub mod smux_input;
 pub mod smux_pair;
@@ -37,14 +40,17 @@ mod wires;
 pub type Run = fn(&[u8]);
 
 /// All targets, by the names of their files and of their folders in `fuzz/corpus`.
-pub const TARGETS: [(&str, Run); 11] = [
+pub const TARGETS: [(&str, Run); 14] = [
     ("carrier_bytes", carrier_bytes::run),
     ("command_line", command_line::run),
     ("control", control::run),
     ("encapsulation", encapsulation::run),
+    ("handshake", handshake::run),
     ("kcp_input", kcp_input::run),
     ("kcp_pair", kcp_pair::run),
     ("kcp_segments", kcp_segments::run),
+    ("keys", keys::run),
+    ("records", records::run),
     ("session_map", session_map::run),
     ("smux_input", smux_input::run),
     ("smux_pair", smux_pair::run),

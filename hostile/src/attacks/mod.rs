@@ -9,6 +9,7 @@ mod half_open;
 mod hostile_server;
 mod ids;
 mod intruder;
+mod keys;
 mod log;
 mod mixed;
 mod network;
@@ -64,6 +65,11 @@ pub(crate) const ALL: &[&Attack] = &[
     &hostile_server::ACCEPT_AND_CLOSE,
     &hostile_server::PROGRESS_AND_CLOSE,
     &hostile_server::ENDLESS_PACKETS,
+    &keys::HALF_OPEN,
+    &keys::DRIP,
+    &keys::GARBAGE,
+    &keys::REPLAYS,
+    &keys::SESSIONS,
     &greedy::IMMORTAL,
     &mixed::MIXED,
 ];

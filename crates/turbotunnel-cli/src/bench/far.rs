@@ -6,6 +6,7 @@
 //!   'u'  take n bytes, then answer with one
 //!   'd'  send n bytes
 //!   'c'  answer with the CPU time this process has used, u64 microseconds
+//!   'k'  answer with the public key of this process, 32 bytes: for measuring, so over plain TCP will do
 //! ```
 
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use turbotunnel::secure::{PublicKey, StaticKey};
 use turbotunnel::{Config, Listener};
 
 use crate::address;
@@ -31,6 +33,7 @@ pub(super) enum Request {
     Up(u64),
     Down(u64),
     Cpu,
+    Key,
 }
 
 impl Request {
@@ -40,6 +43,7 @@ impl Request {
             Self::Up(n) => (b'u', n),
             Self::Down(n) => (b'd', n),
             Self::Cpu => (b'c', 0),
+            Self::Key => (b'k', 0),
         };
         let mut bytes = [what; 9];
         bytes[1..].copy_from_slice(&n.to_le_bytes());
@@ -54,56 +58,70 @@ impl Request {
             b'u' => Self::Up(n),
             b'd' => Self::Down(n),
             b'c' => Self::Cpu,
+            b'k' => Self::Key,
             _ => return None,
         })
     }
 }
 
-/// Serves until it is dropped. TCP listens one port above the sessions.
+/// Serves until it is dropped. TCP listens one port above the sessions, sessions with keys one above that.
 pub(super) async fn serve(at: &str, log: &Log) -> Result<(), Failure> {
     let tries = address::listen(at)?;
     let at = tries.first().ok_or_else(|| Failure::new(Exit::Usage, "no address to listen on"))?;
-    let (listener, tcp) = bind(at).await.map_err(|error| Failure::cannot_listen(at, &error))?;
+    let key = StaticKey::generate().map_err(|error| Failure::cannot_listen(at, &error))?;
+    let public = key.public();
+    let (listener, tcp, secure) = bind(at, &key).await.map_err(|error| Failure::cannot_listen(at, &error))?;
     let shown = listener.local_addr().map_or_else(|_| at.clone(), |addr| addr.to_string());
-    log.info(format_args!("listening on tcp://{shown}, for turbotunnel bench; plain TCP one port above"));
+    log.info(format_args!(
+        "listening on tcp://{shown}, for turbotunnel bench; plain TCP one port above, sessions with keys two"
+    ));
     let plain = async {
         loop {
             match tcp.accept().await {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(answer(stream));
+                    tokio::spawn(answer(stream, public));
                 }
                 // Too many open files do not go away sooner.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     };
-    let sessions = async {
+    let sessions = |listener: Listener| async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream));
+            tokio::spawn(answer(stream, public));
         }
     };
-    tokio::join!(plain, sessions);
+    tokio::join!(plain, sessions(listener), sessions(secure));
     Ok(())
 }
 
-/// Both ports. One that was given is taken, of free ones such a pair is looked for.
-async fn bind(at: &str) -> io::Result<(Listener, TcpListener)> {
+/// All three ports. One that was given is taken, of free ones three in a row are looked for.
+async fn bind(at: &str, key: &StaticKey) -> io::Result<(Listener, TcpListener, Listener)> {
     let mut tries = if at.ends_with(":0") { 100 } else { 1 };
     loop {
         tries -= 1;
         let listener = Listener::builder().config(generous()).bind(at).await?;
-        let above = above(listener.local_addr()?)?;
-        match TcpListener::bind(above).await {
+        let above = above(listener.local_addr()?, 1)?;
+        let secure = self::above(above, 1)?;
+        let others = async {
+            let tcp = TcpListener::bind(above).await?;
+            let secure = Listener::builder().config(generous()).server_keys([key.clone()]).bind(secure).await?;
+            io::Result::Ok((tcp, secure))
+        };
+        match others.await {
             Err(_) if tries > 0 => {}
-            other => return Ok((listener, other?)),
+            others => {
+                let (tcp, secure) = others?;
+                return Ok((listener, tcp, secure));
+            }
         }
     }
 }
 
-/// Where plain TCP listens.
-pub(super) fn above(addr: SocketAddr) -> io::Result<SocketAddr> {
-    let port = addr.port().checked_add(1).ok_or_else(|| io::Error::other("there is no port above"))?;
+/// Where something else listens, so many ports above the sessions.
+pub(super) fn above(addr: SocketAddr, ports: u16) -> io::Result<SocketAddr> {
+    let port = addr.port().checked_add(ports).ok_or_else(|| io::Error::other("there is no port above"))?;
     Ok(SocketAddr::new(addr.ip(), port))
 }
 
@@ -114,7 +132,7 @@ pub(super) fn generous() -> Config {
     config
 }
 
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: PublicKey) -> io::Result<()> {
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
@@ -134,6 +152,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
                 stream.write_all(b"!").await?;
             }
             Request::Down(n) => give(&mut stream, n).await?,
+            Request::Key => stream.write_all(key.as_bytes()).await?,
             Request::Cpu => {
                 let used = u64::try_from(cpu_time(std::process::id()).as_micros()).unwrap_or(u64::MAX);
                 stream.write_all(&used.to_le_bytes()).await?;

@@ -1,7 +1,7 @@
 //! `bench`: how fast a session is, in turn with plain TCP over the same path.
 //!
 //! Both do the same work between the same two processes, A B A B ..., so that whatever the machine or the path does meanwhile, it does to
-//! both; what is told are medians, and how far the values lie apart.
+//! both; what is told are medians, and how far the values lie apart. With `--secure` a session with keys takes its turn, too.
 
 mod far;
 mod rows;
@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde::Serialize;
 use turbotunnel::Session;
+use turbotunnel::secure::{PublicKey, Suite};
 
 use crate::args::BenchArgs;
 use crate::failure::{Exit, Failure, reason};
@@ -37,52 +38,111 @@ pub(crate) async fn run(args: &BenchArgs, log: &Log) -> Result<(), Failure> {
             far.address.clone()
         }
     };
-    let mut session = connect(&server).await?;
-    let plain = plain_address(&server).await.map_err(|error| failed(&format!("cannot reach {server}"), &error))?;
+    let mut sessions = vec![connect(&server).await?];
+    let plain = resolved(&server, 1).await.map_err(|error| failed(&format!("cannot reach {server}"), &error))?;
+    let secure = match args.secure {
+        Some(cipher) => Some(Secure::find(&server, plain, cipher).await?),
+        None => None,
+    };
+    if let Some(secure) = &secure {
+        sessions.push(secure.connect().await?);
+    }
     let (streams, server) = (usize::from(args.streams), server.clone());
     let load = Load { server, size: args.size, pings: args.pings, time: args.time, streams };
     let rows: Vec<Row> = if args.rows.is_empty() { Row::USUAL.to_vec() } else { args.rows.clone() };
     let mut report = Report::new(args);
     for row in rows {
         for round in 0..args.rounds {
-            for column in ["plain TCP", "turbotunnel"] {
-                if column == "plain TCP" && !row.is_for_plain() {
-                    continue;
-                }
-                let way = if column == "plain TCP" {
-                    Way::Plain(plain)
-                } else {
-                    if args.fresh {
-                        report.resent += session.stats().tunnel.segments_resent;
-                        let _ = session.close().await;
-                        session = connect(&load.server).await?;
+            for column in Column::ALL {
+                let at = match column {
+                    Column::Plain => {
+                        if row.is_for_plain() {
+                            let values = row.measure(&Way::Plain(plain), &load).await;
+                            report.take(row, column, round, values, log)?;
+                        }
+                        continue;
                     }
-                    Way::Session(session.clone())
+                    Column::Turbotunnel => 0,
+                    Column::Secure if secure.is_some() && row.is_for_plain() => 1,
+                    Column::Secure => continue,
                 };
-                let values = row.measure(&way, &load).await;
-                let values = values.map_err(|error| failed(&format!("{row:?} over {column}"), &error))?;
-                log.detail(format_args!("{row:?} {column}, round {}: {values:?}", round + 1));
-                report.add(row, column, &values);
+                if args.fresh {
+                    report.resent += sessions[at].stats().tunnel.segments_resent;
+                    let _ = sessions[at].close().await;
+                    sessions[at] = match &secure {
+                        Some(secure) if at == 1 => secure.connect().await?,
+                        _ => connect(&load.server).await?,
+                    };
+                }
+                let values = row.measure(&Way::Session(sessions[at].clone()), &load).await;
+                report.take(row, column, round, values, log)?;
             }
         }
         if !args.json {
             print(&report.text(row))?;
         }
     }
-    report.resent += session.stats().tunnel.segments_resent;
+    report.resent += sessions.iter().map(|session| session.stats().tunnel.segments_resent).sum::<u64>();
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(|error| failed("no JSON", &error.into()))?;
         print(&(json + "\n"))?;
     } else {
         print(&format!("{} resent\n", text::count(report.resent, "packet")))?;
     }
-    let _ = session.close().await;
+    for session in sessions {
+        let _ = session.close().await;
+    }
     Ok(())
 }
 
 async fn connect(server: &str) -> Result<Session, Failure> {
     let session = Session::builder().config(far::generous()).fail_fast(true).connect_tcp(server).await;
     session.map_err(|error| crate::commands::session_failure(&error, &format!("tcp://{server}"), "bench --serve", None))
+}
+
+/// What a session with keys is encrypted with. Key exchange with ML-KEM, as a client has it if nothing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cipher {
+    /// What this processor is faster with
+    Auto,
+    /// AES-256-GCM
+    Aes,
+    /// ChaCha20-Poly1305
+    Chacha,
+}
+
+impl Cipher {
+    fn suite(self) -> Suite {
+        match self {
+            Self::Auto => Suite::for_this_machine(),
+            Self::Aes => Suite::AesGcmMlKem,
+            Self::Chacha => Suite::ChaChaPolyMlKem,
+        }
+    }
+}
+
+/// How to reach the far end with keys.
+struct Secure {
+    address: String,
+    key: PublicKey,
+    suite: Suite,
+}
+
+impl Secure {
+    /// `plain` is where its key is asked for.
+    async fn find(server: &str, plain: SocketAddr, cipher: Cipher) -> Result<Self, Failure> {
+        let finding = async {
+            let key = PublicKey::from_bytes(Way::Plain(plain).key().await?);
+            io::Result::Ok(Self { address: resolved(server, 2).await?.to_string(), key, suite: cipher.suite() })
+        };
+        finding.await.map_err(|error| failed(&format!("cannot ask {server} for its key"), &error))
+    }
+
+    async fn connect(&self) -> Result<Session, Failure> {
+        let builder = Session::builder().config(far::generous()).fail_fast(true);
+        let session = builder.server_key(self.key).suite(self.suite).connect_tcp(&self.address).await;
+        session.map_err(|error| crate::commands::session_failure(&error, &self.address, "bench --serve", None))
+    }
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -94,10 +154,10 @@ fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(|error| failed("cannot write standard output", &error))
 }
 
-/// Where the far end takes plain TCP: one port above.
-async fn plain_address(server: &str) -> io::Result<SocketAddr> {
+/// Where the far end listens so many ports above the sessions.
+async fn resolved(server: &str, above: u16) -> io::Result<SocketAddr> {
     let addr = tokio::net::lookup_host(server).await?.next().ok_or(io::ErrorKind::NotFound)?;
-    far::above(addr)
+    far::above(addr, above)
 }
 
 /// The far end, as a process of its own.
@@ -139,15 +199,39 @@ struct Report {
     resent: u64,
 }
 
-/// One value of a row, in both columns.
+/// What is compared, in the order of its turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Plain,
+    Turbotunnel,
+    Secure,
+}
+
+impl Column {
+    const ALL: [Self; 3] = [Self::Plain, Self::Turbotunnel, Self::Secure];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain TCP",
+            Self::Turbotunnel => "turbotunnel",
+            Self::Secure => "with keys",
+        }
+    }
+}
+
+/// One value of a row, in all columns.
 #[derive(Serialize)]
 struct Measured {
     row: String,
     value: &'static str,
     plain: Vec<f64>,
     turbotunnel: Vec<f64>,
+    /// Over a session with keys; empty if that was not asked for.
+    secure: Vec<f64>,
     /// Of the medians: ours to plain's, if there are both.
     ratio: Option<f64>,
+    /// Of the medians: with keys to ours without.
+    secure_ratio: Option<f64>,
 }
 
 impl Report {
@@ -162,19 +246,40 @@ impl Report {
         }
     }
 
-    fn add(&mut self, row: Row, column: &str, values: &[Value]) {
+    /// What a measurement has brought.
+    fn take(
+        &mut self,
+        row: Row,
+        column: Column,
+        round: u32,
+        values: io::Result<Vec<Value>>,
+        log: &Log,
+    ) -> Result<(), Failure> {
+        let values = values.map_err(|error| failed(&format!("{row:?} over {}", column.name()), &error))?;
+        log.detail(format_args!("{row:?} {}, round {}: {values:?}", column.name(), round + 1));
+        self.add(row, column, &values);
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row, column: Column, values: &[Value]) {
         let name = name(row);
         for value in values {
             let at = self.rows.iter().position(|m| m.row == name && m.value == value.name).unwrap_or_else(|| {
-                let (plain, turbotunnel) = (Vec::new(), Vec::new());
-                self.rows.push(Measured { row: name.clone(), value: value.name, plain, turbotunnel, ratio: None });
+                let (plain, turbotunnel, secure) = (Vec::new(), Vec::new(), Vec::new());
+                let (row, value) = (name.clone(), value.name);
+                self.rows.push(Measured { row, value, plain, turbotunnel, secure, ratio: None, secure_ratio: None });
                 self.rows.len() - 1
             });
             let measured = &mut self.rows[at];
-            let values = if column == "plain TCP" { &mut measured.plain } else { &mut measured.turbotunnel };
+            let values = match column {
+                Column::Plain => &mut measured.plain,
+                Column::Turbotunnel => &mut measured.turbotunnel,
+                Column::Secure => &mut measured.secure,
+            };
             values.push(value.value);
-            let plain = median(&measured.plain).filter(|plain| *plain > 0.0);
-            measured.ratio = median(&measured.turbotunnel).zip(plain).map(|(ours, plain)| ours / plain);
+            let ratio = |one: &[f64], to: &[f64]| Some(median(one)? / median(to).filter(|to| *to > 0.0)?);
+            measured.ratio = ratio(&measured.turbotunnel, &measured.plain);
+            measured.secure_ratio = ratio(&measured.secure, &measured.turbotunnel);
         }
     }
 
@@ -182,14 +287,22 @@ impl Report {
     fn text(&self, row: Row) -> String {
         let name = name(row);
         let mut lines = String::new();
+        let secure = self.rows.iter().any(|measured| !measured.secure.is_empty());
         if self.rows.first().is_some_and(|first| first.row == name) {
-            lines += &format!("{:22} {:>20} {:>20} {:>7}\n", "", "plain TCP", "turbotunnel", "ratio");
+            lines += &format!("{:22} {:>20} {:>20} {:>7}", "", "plain TCP", "turbotunnel", "ratio");
+            lines += &if secure { format!(" {:>20} {:>8}\n", "with keys", "to that") } else { "\n".to_owned() };
         }
+        let told = |ratio: &Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         for measured in self.rows.iter().filter(|measured| measured.row == name) {
             let Measured { value, plain, turbotunnel, ratio, .. } = measured;
             let label = format!("{name} {value}");
-            let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            lines += &format!("{label:22} {:>20} {:>20} {ratio:>7}\n", shown(value, plain), shown(value, turbotunnel));
+            let (plain, ours, ratio) = (shown(value, plain), shown(value, turbotunnel), told(ratio));
+            lines += &format!("{label:22} {plain:>20} {ours:>20} {ratio:>7}");
+            if secure {
+                let ratio = told(&measured.secure_ratio);
+                lines += &format!(" {:>20} {ratio:>8}", shown(value, &measured.secure));
+            }
+            lines.push('\n');
         }
         lines
     }

@@ -39,6 +39,13 @@ impl Way {
         })
     }
 
+    /// Its public key.
+    pub(super) async fn key(&self) -> io::Result<[u8; 32]> {
+        let mut key = [0; 32];
+        self.ask(Request::Key).await?.read_exact(&mut key).await?;
+        Ok(key)
+    }
+
     async fn ask(&self, request: Request) -> io::Result<Box<dyn Pipe>> {
         let mut pipe = self.open().await?;
         pipe.write_all(&request.encode()).await?;

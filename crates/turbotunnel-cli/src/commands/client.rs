@@ -75,7 +75,7 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     let line = Line { way, dialers, own, config, serving: "server", board, log: log.clone() };
     if ports.is_empty() {
         let _one = open.one();
-        through_stdio(&line, to, args.plain).await
+        through_stdio(&line, to, args).await
     } else {
         through_ports(line, ports, open, args).await
     }
@@ -340,7 +340,7 @@ async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traff
     }
 }
 
-async fn through_stdio(line: &Line, to: Option<Target>, plain: bool) -> Result<(), Failure> {
+async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Result<(), Failure> {
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let session = tokio::select! {
         session = line.connect() => session.map_err(|error| line.failure(&error, None))?,
@@ -349,26 +349,43 @@ async fn through_stdio(line: &Line, to: Option<Target>, plain: bool) -> Result<(
     let (stop, stopped) = oneshot::channel();
     let request = to.map_or(Request::Default, Request::Connect);
     let result = tokio::select! {
-        result = carry(line, &session, &request, plain, stopped) => result,
-        failure = obey_in_stdio(&mut signals, &session, stop) => Err(failure),
+        result = carry(line, &session, &request, args.plain, stopped) => result,
+        failure = obey_in_stdio(&mut signals, stop, args.drain) => Err(failure),
     };
     let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
     let _ = tokio::time::timeout(patience, session.close()).await;
     result
 }
 
-/// SIGTERM: nothing more is read from stdin, and what is on its way may arrive. Returns at Ctrl-C and at a second SIGTERM.
-async fn obey_in_stdio(signals: &mut Signals, session: &Session, stop: oneshot::Sender<()>) -> Failure {
-    let mut stop = Some(stop);
-    loop {
+/// SIGTERM: nothing more is read from stdin, and what is on its way may arrive, within the limit. SIGHUP is the same: it is how ssh ends its ProxyCommand. Returns when it has to end at
+/// once.
+async fn obey_in_stdio(signals: &mut Signals, stop: oneshot::Sender<()>, limit: Duration) -> Failure {
+    let asked = async |signals: &mut Signals| loop {
         match signals.next().await {
-            Signal::Hangup => session.redial(),
-            Signal::Terminate => match stop.take() {
-                Some(stop) => drop(stop.send(())),
-                None => return Failure::terminated(),
-            },
-            Signal::Interrupt => return Failure::interrupted(),
+            Signal::Terminate | Signal::Hangup => return None,
+            Signal::Interrupt => return Some(Failure::interrupted()),
             Signal::Statistics => {}
+        }
+    };
+    if let Some(failure) = asked(signals).await {
+        return failure;
+    }
+    // Whoever listens is gone only with everything else.
+    let _ = stop.send(());
+    let end = tokio::time::sleep(limit);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => {
+                return Failure::new(Exit::Unexpected, "1 stream cut before the end")
+                    .tip("--drain TIME is how long the end waits for it");
+            }
+            signal = signals.next() => match signal {
+                Signal::Interrupt => return Failure::interrupted(),
+                Signal::Terminate => return Failure::terminated(),
+                // ssh says it more than once.
+                Signal::Hangup | Signal::Statistics => {}
+            },
         }
     }
 }

@@ -119,7 +119,10 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
             .tip("it was restarted, or there was no contact for too long; start again"),
         SessionError::GaveUp(after) => {
             with(Exit::GaveUp, format!("gave up: no contact for {}", crate::text::setting(*after)))
-                .tip("--session-timeout is how long it goes on trying")
+                .tip(match serving {
+                    "server" => "--give-up is how long it goes on trying; the server may forget a session sooner",
+                    _ => "--session-timeout is how long it goes on trying",
+                })
         }
         SessionError::NotAPeer => {
             Failure::new(Exit::OtherProtocol, format!("what answers at {server} is not a turbotunnel server"))

@@ -31,11 +31,11 @@ const PLAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `echo-server`
 pub(super) async fn run_echo(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
-    if args.serving.key.is_none() && (args.serving.clients.is_some() || args.serving.route.is_some()) {
+    if args.serving.key.is_empty() && (args.serving.clients.is_some() || args.serving.route.is_some()) {
         return Err(Failure::new(Exit::Usage, "--clients and --route are for servers with a key")
             .tip("--key FILE; it is made if it is not there"));
     }
-    let keys = args.serving.key.as_deref().map(|path| Keys::of(path, &args.serving, log)).transpose()?;
+    let keys = args.serving.key.first().map(|path| Keys::of(path, &args.serving, log)).transpose()?;
     let does = Does { service: Some(Service::Echo), allowed: Allowed::default(), lent: Vec::new() };
     serve(&args.listen, &args.serving, keys, does, "echo-client", log).await
 }
@@ -61,7 +61,7 @@ pub(super) async fn run(args: &ServerArgs, log: &Log) -> Result<(), Failure> {
     let keys = if args.serving.plain {
         None
     } else {
-        let path = args.serving.key.clone().map_or_else(default_key, Ok)?;
+        let path = args.serving.key.first().cloned().map_or_else(default_key, Ok)?;
         Some(Keys::of(&path, &args.serving, log)?)
     };
     serve(&args.listen, &args.serving, keys, does, "client", log).await
@@ -121,7 +121,7 @@ async fn serve(
             tell(&events, id, event);
         });
     let builder = match &keys {
-        Some(keys) => builder.server_keys([keys.own.clone()]).clients(keys.clients.clone()).route(keys.route),
+        Some(keys) => builder.server_keys(keys.all()).clients(keys.clients.clone()).route(keys.route),
         None => builder.plain(),
     };
     let listener = Arc::new(builder.detached());
@@ -168,8 +168,7 @@ async fn serve(
     let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
     obey_until_end(&mut signals, &reread, &listener, &open, log).await?;
 
-    // No new streams, but the carriers of the old ones may come and go.
-    accepting.abort();
+    // New streams are refused in words from now on, and the carriers of the old ones may come and go.
     outlet.lender.close();
     let waiting = open.now();
     if waiting > 0 {
@@ -185,6 +184,7 @@ async fn serve(
         again = signals.end() => again,
     };
     let cut = open.now();
+    accepting.abort();
     // Clients of ours hear that it is over; they need not try for minutes.
     listener.close().await;
     result?;
@@ -206,6 +206,8 @@ fn limits(args: &ServingArgs) -> Limits {
 /// What a server with keys has of them.
 struct Keys {
     own: StaticKey,
+    /// On their way out.
+    old: Vec<StaticKey>,
     clients: Clients,
     route: Route,
 }
@@ -217,7 +219,12 @@ impl Keys {
         if is_new {
             log.info(format_args!("new key in {}", path.display()));
         }
-        Ok(Self { own, clients, route: args.route.unwrap_or_default() })
+        let old = args.key.iter().skip(1).map(|path| keys::own_key(path)).collect::<Result<_, _>>()?;
+        Ok(Self { own, old, clients, route: args.route.unwrap_or_default() })
+    }
+
+    fn all(&self) -> impl Iterator<Item = StaticKey> {
+        std::iter::once(&self.own).chain(&self.old).cloned()
     }
 
     /// What clients need, with a place for the address where only the user knows it.

@@ -102,6 +102,9 @@ impl Outlet {
             true => Request::read(&mut *stream).await.map_err(Ended::Request)?,
             false => Request::Default,
         };
+        if self.lender.is_closed() {
+            return self.refuse(stream, "a target".into(), Code::Ending).await;
+        }
         let target = match request {
             Request::Default => match &self.service {
                 None => return self.refuse(stream, "the server's own target".into(), Code::NotAllowed).await,

@@ -116,10 +116,12 @@ pub enum Code {
     UnknownKind = 8,
     /// Somebody has the port already.
     PortInUse = 9,
+    /// The server is ending, and begins nothing new.
+    Ending = 10,
 }
 
 impl Code {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Done,
         Self::Failed,
         Self::NotAllowed,
@@ -130,6 +132,7 @@ impl Code {
         Self::TimedOut,
         Self::UnknownKind,
         Self::PortInUse,
+        Self::Ending,
     ];
 
     fn known(code: u8) -> Self {
@@ -164,6 +167,7 @@ impl fmt::Display for Code {
             Self::TimedOut => "timed out",
             Self::UnknownKind => "the server does not know this kind of request",
             Self::PortInUse => "port already in use",
+            Self::Ending => "the server is ending",
         })
     }
 }

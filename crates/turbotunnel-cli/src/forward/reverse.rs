@@ -88,6 +88,11 @@ impl Lender {
         self.closed.send_replace(true);
     }
 
+    /// Nothing new begins.
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lent.is_empty()
     }

@@ -98,7 +98,7 @@ pub(crate) async fn reply<C: AsyncWrite + Unpin>(connection: &mut C, code: Code)
         // "TTL expired", which programs show as a timeout.
         Code::TimedOut => 6,
         Code::UnknownKind => COMMAND_NOT_SUPPORTED,
-        Code::Failed | Code::PortInUse => 1,
+        Code::Failed | Code::PortInUse | Code::Ending => 1,
     };
     answer(connection, code).await
 }

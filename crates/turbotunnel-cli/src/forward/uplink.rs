@@ -12,7 +12,7 @@ use turbotunnel_carriers::Dialer;
 
 use super::open::Open;
 use crate::commands::session_failure;
-use crate::failure::{Failure, plain};
+use crate::failure::{Exit, Failure, plain};
 use crate::keys::Way;
 use crate::log::{Level, Log};
 use crate::status::board::Board;
@@ -76,6 +76,17 @@ impl Line {
 
     /// What the end of a session means for the program.
     pub(crate) fn failure(&self, error: &SessionError, consequence: Option<&str>) -> Failure {
+        if matches!(error, SessionError::NotAdmitted | SessionError::ClosedByPeer(ByeReason::NotAdmitted)) {
+            return match &self.own {
+                Some(own) => {
+                    let text = format!("the server does not accept this client's key ({})", own.public());
+                    Failure::new(Exit::WrongKey, text).tip("its operator adds it to the file given with --clients")
+                }
+                None => Failure::new(Exit::WrongKey, "the server does not accept this client's key: it admits only some clients").tip(
+                    "turbotunnel keygen FILE makes a key, --key FILE shows it, and the operator adds its public half to the file given with --clients",
+                ),
+            };
+        }
         session_failure(error, &self.way.address(), self.serving, consequence)
     }
 

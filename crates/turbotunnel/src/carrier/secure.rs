@@ -3,7 +3,6 @@
 //! What waits to be written is packets until it is flushed, and sealed after that: as many packets as there are then share a record. A carrier that waits holds
 //! nothing but its keys and the beginning of a record.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,11 +22,6 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A server has so long to answer: less than a dial may take, so that this is what is told.
 const ANSWER_LIMIT: Duration = Duration::from_secs(8);
-
-thread_local! {
-    /// Every carrier of this thread reads sealed bytes into the same buffer.
-    static SEALED: Cell<Vec<u8>> = Cell::default();
-}
 
 /// What a client needs to dial: the same for all carriers of a session.
 pub(crate) struct Dialling {
@@ -49,7 +43,7 @@ fn no_valid_answer(what: &'static str) -> io::Error {
 
 /// Sealed packets over a byte stream.
 ///
-/// Memory: the keys, some 500 bytes, while idle; while writing up to 64 KiB and one turn's packets, twice.
+/// Memory: the keys, some 1,100 bytes, while idle; while writing up to 64 KiB and one turn's packets, twice.
 pub(crate) struct SecureCarrier<IO> {
     io: Pin<Box<IO>>,
     records: Records,
@@ -123,32 +117,28 @@ impl<IO: AsyncWrite> SecureCarrier<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
     fn poll_recv(&mut self, cx: &mut Context<'_>, out: &mut PacketBatch) -> Poll<io::Result<usize>> {
-        out.bytes_mut().clear();
-        // After a failure, also if nothing more comes.
-        self.records.open(&[], out.bytes_mut()).map_err(not_good)?;
-        let mut bytes = SEALED.take();
+        let bytes = out.bytes_mut();
         bytes.clear();
+        // After a failure, also if nothing more comes.
+        self.records.open(&[], bytes).map_err(not_good)?;
         bytes.extend_from_slice(&self.partial);
         bytes.reserve(READ_SIZE);
-        let read = pin!(self.io.read_buf(&mut bytes)).poll(cx);
-        let outcome = match read {
-            Poll::Ready(Ok(read)) => match self.records.open(&bytes, out.bytes_mut()) {
-                // The good packets first; the next call tells.
-                Err(error) if out.is_empty() => Poll::Ready(Err(not_good(error))),
-                Err(_) => Poll::Ready(Ok(read)),
-                Ok(taken) => {
-                    self.partial.clear();
-                    self.partial.extend_from_slice(&bytes[taken..]);
-                    if self.partial.is_empty() {
-                        self.partial = Vec::new();
-                    }
-                    Poll::Ready(Ok(read))
-                }
-            },
-            other => other,
+        let read = match pin!(self.io.read_buf(bytes)).poll(cx) {
+            Poll::Ready(Ok(read)) => read,
+            other => {
+                bytes.clear();
+                return other;
+            }
         };
-        SEALED.set(bytes);
-        outcome
+        match self.records.open_in_place(bytes, &mut self.partial) {
+            // The good packets first; the next call tells.
+            Err(error) if bytes.is_empty() => return Poll::Ready(Err(not_good(error))),
+            Ok(()) | Err(_) => {}
+        }
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
+        Poll::Ready(Ok(read))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,4 +1,4 @@
-//! Who is let in: counts connections and new sessions, in all and by source.
+//! Who is let in: counts connections and new sessions, in all, by source and by client.
 //!
 //! In: connections as they come, change and go, each with the number that it got, and the time. Out: whose place a newcomer takes, and what is refused.
 //! A connection is a stranger at first and a carrier from [`Admission::attach`] or [`Admission::begin`] on.
@@ -8,13 +8,16 @@
 //! before it has moved on. With 1,024 places and a round trip of 100 ms that takes a flood of 10,000 connections a second.
 //!
 //! A source is forgotten when it has no connection and its allowance is whole again, so there are never more of them than connections and the new
-//! sessions of some seconds. Not here: who is closed, and how.
+//! sessions of some seconds. A client is forgotten with his last carrier and session. Not here: who is closed, and how.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::limits::{Limits, ListenerStats, Rate};
+use crate::session_map::Client;
 
 /// Where connections come from that share limits: an IPv4 address, or the network of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,8 +58,23 @@ struct Neighbours {
     handshakes: Bucket,
 }
 
+/// What a client has.
+struct Holding {
+    carriers: usize,
+    sessions: usize,
+    budget: Arc<Budget>,
+}
+
+/// Whose a carrier is.
+struct Belongs {
+    source: Option<Source>,
+    client: Option<Client>,
+}
+
 struct Stranger<T> {
     source: Option<Source>,
+    /// Known from the end of the handshake on.
+    client: Option<Client>,
     /// Known a moment after its arrival.
     task: Option<T>,
     /// Once, and counted then.
@@ -77,8 +95,10 @@ pub(crate) struct Admission<T> {
     last: u64,
     /// By their numbers, so the oldest is the first.
     strangers: BTreeMap<Number, Stranger<T>>,
-    carriers: HashMap<Number, Option<Source>>,
+    carriers: HashMap<Number, Belongs>,
     sources: HashMap<Source, Neighbours>,
+    clients: HashMap<Client, Holding>,
+    memory_per_client: usize,
     /// Sources beyond which the forgettable ones are thrown out.
     tidy_at: usize,
     new_sessions: Option<Bucket>,
@@ -89,13 +109,16 @@ pub(crate) struct Admission<T> {
 impl<T> Admission<T> {
     const TIDY_AT_LEAST: usize = 64;
 
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// `memory` is that of all sessions together.
+    pub(crate) fn new(limits: Limits, memory: usize) -> Self {
         Self {
+            memory_per_client: limits.memory_per_client.unwrap_or(memory / 4),
             limits,
             last: 0,
             strangers: BTreeMap::new(),
             carriers: HashMap::new(),
             sources: HashMap::new(),
+            clients: HashMap::new(),
             tidy_at: Self::TIDY_AT_LEAST,
             new_sessions: None,
             handshakes: None,
@@ -122,7 +145,7 @@ impl<T> Admission<T> {
         if let Some(neighbours) = source.and_then(|source| self.sources.get_mut(&source)) {
             neighbours.strangers += 1;
         }
-        self.strangers.insert(number, Stranger { source, task: None, refused: false });
+        self.strangers.insert(number, Stranger { source, client: None, task: None, refused: false });
         (number, goes.and_then(|stranger| stranger.task))
     }
 
@@ -142,6 +165,14 @@ impl<T> Admission<T> {
         }
     }
 
+    /// A stranger has shown that he has this client's key.
+    #[cfg_attr(not(feature = "secure"), allow(dead_code, reason = "for listeners with keys"))]
+    pub(crate) fn identify(&mut self, number: Number, client: Client) {
+        if let Some(stranger) = self.strangers.get_mut(&number) {
+            stranger.client = Some(client);
+        }
+    }
+
     /// A stranger has said the id of a session that lives. `replaces`: the session has a carrier, which the new one will take the place of soon, so there
     /// may be more of its source for a while: behind one address many connections may be dead at once without anybody knowing it yet. Whoever is
     /// refused stays a stranger.
@@ -153,12 +184,15 @@ impl<T> Admission<T> {
 
     /// A stranger opens a session. `scarce`: there is little memory left. Whoever is refused stays a stranger, and may ask again; he is counted once.
     pub(crate) fn begin(&mut self, now: Instant, number: Number, scarce: bool) -> Result<(), Refused> {
-        let source = self.may_be_carrier(number, false)?;
+        let Belongs { source, client } = self.may_be_carrier(number, false)?;
         if scarce {
             return self.refuse(number, |stats| &mut stats.sessions_refused_by_memory);
         }
         if self.sessions() >= self.limits.sessions {
             return self.refuse(number, |stats| &mut stats.sessions_refused);
+        }
+        if self.holding(client).is_some_and(|holding| holding.sessions >= self.limits.sessions_per_client) {
+            return self.refuse(number, |stats| &mut stats.sessions_refused_of_client);
         }
         // A source that has used up its own allowance takes nothing of the others'.
         let of_source = source.and_then(|source| self.sources.get(&source));
@@ -203,9 +237,43 @@ impl<T> Admission<T> {
         Ok(())
     }
 
+    /// A session has begun. Returns what its client's sessions may have together; in plain mode they are nobody's.
+    pub(crate) fn session_began(&mut self, client: Option<Client>) -> Option<Arc<Budget>> {
+        self.stats.sessions_begun += 1;
+        let holding = self.hold(client?);
+        holding.sessions += 1;
+        Some(holding.budget.clone())
+    }
+
+    /// It is over.
+    pub(crate) fn session_ended(&mut self, client: Option<Client>) {
+        self.stats.sessions_ended += 1;
+        self.release(client, |holding| &mut holding.sessions);
+    }
+
+    fn holding(&self, client: Option<Client>) -> Option<&Holding> {
+        self.clients.get(&client?)
+    }
+
+    fn hold(&mut self, client: Client) -> &mut Holding {
+        let memory = self.memory_per_client;
+        self.clients.entry(client).or_insert_with(|| Holding { carriers: 0, sessions: 0, budget: Budget::new(memory) })
+    }
+
+    fn release(&mut self, client: Option<Client>, what: impl FnOnce(&mut Holding) -> &mut usize) {
+        let Some(client) = client else { return };
+        let Some(holding) = self.clients.get_mut(&client) else { return };
+        let left = what(holding);
+        *left = left.saturating_sub(1);
+        if holding.carriers + holding.sessions == 0 {
+            self.clients.remove(&client);
+        }
+    }
+
     /// The connection is gone. It may have been forgotten before.
     pub(crate) fn leave(&mut self, number: Number) {
-        if let Some(source) = self.carriers.remove(&number) {
+        if let Some(Belongs { source, client }) = self.carriers.remove(&number) {
+            self.release(client, |holding| &mut holding.carriers);
             if let Some(neighbours) = source.and_then(|source| self.sources.get_mut(&source)) {
                 neighbours.carriers -= 1;
             }
@@ -230,6 +298,7 @@ impl<T> Admission<T> {
             carriers_now: self.carriers.len(),
             sessions_now: self.sessions(),
             sources_now: self.sources.len(),
+            clients_now: self.clients.len(),
             ..self.stats
         }
     }
@@ -245,24 +314,31 @@ impl<T> Admission<T> {
         Err(Refused)
     }
 
-    fn may_be_carrier(&mut self, number: Number, replaces: bool) -> Result<Option<Source>, Refused> {
-        let source = self.strangers.get(&number).ok_or(Refused)?.source;
+    fn may_be_carrier(&mut self, number: Number, replaces: bool) -> Result<Belongs, Refused> {
+        let &Stranger { source, client, .. } = self.strangers.get(&number).ok_or(Refused)?;
         let of_source = source.and_then(|source| self.sources.get(&source)).map_or(0, |neighbours| neighbours.carriers);
         if of_source >= self.limits.carriers_per_source && !replaces {
             return self.refuse(number, |stats| &mut stats.carriers_refused_of_source);
         }
+        let of_client = self.holding(client).map_or(0, |holding| holding.carriers);
+        if of_client >= self.limits.carriers_per_client && !replaces {
+            return self.refuse(number, |stats| &mut stats.carriers_refused_of_client);
+        }
         if self.carriers.len() >= self.limits.carriers {
             return self.refuse(number, |stats| &mut stats.carriers_refused);
         }
-        Ok(source)
+        Ok(Belongs { source, client })
     }
 
     fn make_carrier(&mut self, number: Number) {
-        let Some(Stranger { source, .. }) = self.remove_stranger(number) else { return };
+        let Some(Stranger { source, client, .. }) = self.remove_stranger(number) else { return };
+        if let Some(client) = client {
+            self.hold(client).carriers += 1;
+        }
         if let Some(neighbours) = source.and_then(|source| self.sources.get_mut(&source)) {
             neighbours.carriers += 1;
         }
-        self.carriers.insert(number, source);
+        self.carriers.insert(number, Belongs { source, client });
     }
 
     fn remove_stranger(&mut self, number: Number) -> Option<Stranger<T>> {
@@ -307,7 +383,7 @@ mod tests {
     fn limited(change: impl FnOnce(&mut Limits)) -> Admission<Number> {
         let mut limits = Limits::default();
         change(&mut limits);
-        Admission::new(limits)
+        Admission::new(limits, 1 << 30)
     }
 
     #[test]
@@ -445,11 +521,47 @@ mod tests {
         let mut admission = limited(|limits| limits.sessions = 1);
         let (one, two) = (arrive(&mut admission, now, "192.0.2.1").0, arrive(&mut admission, now, "192.0.2.1").0);
         assert_eq!(admission.begin(now, one, false), Ok(()));
-        admission.stats.sessions_begun += 1;
+        admission.session_began(None);
         assert_eq!(admission.begin(now, two, false), Err(Refused));
-        admission.stats.sessions_ended += 1;
+        admission.session_ended(None);
         assert_eq!(admission.begin(now, two, false), Ok(()), "it asks again, and now there is room");
         assert_eq!(admission.stats().sessions_refused, 1);
+    }
+
+    /// One client begins as many sessions as it can, from an address that it shares with another.
+    #[test]
+    fn sessions_and_carriers_of_a_client_have_a_number_and_others_have_theirs() {
+        let now = Instant::now();
+        let mut admission = limited(|limits| (limits.sessions_per_client, limits.carriers_per_client) = (2, 3));
+        let arrive = |admission: &mut Admission<Number>, client: u8| {
+            let (number, _) = arrive(admission, now, "192.0.2.1");
+            admission.identify(number, [client; 32]);
+            number
+        };
+        let begin = |admission: &mut Admission<Number>, number, client: u8| {
+            admission.begin(now, number, false).inspect(|()| drop(admission.session_began(Some([client; 32]))))
+        };
+        let numbers = [1, 1, 1, 2].map(|client| arrive(&mut admission, client));
+        let outcomes = [0, 1, 2, 3].map(|n| begin(&mut admission, numbers[n], if n < 3 { 1 } else { 2 }));
+        assert_eq!(outcomes, [Ok(()), Ok(()), Err(Refused), Ok(())]);
+        assert_eq!(admission.begin(now, numbers[2], false), Err(Refused), "counted once");
+        let more = [(); 3].map(|()| arrive(&mut admission, 1));
+        assert_eq!(more.map(|number| admission.attach(number, false)), [Ok(()), Err(Refused), Err(Refused)]);
+        assert_eq!(admission.attach(more[1], true), Ok(()), "it will take the place of another");
+        let stats = admission.stats();
+        assert_eq!((stats.sessions_refused_of_client, stats.carriers_refused_of_client, stats.clients_now), (1, 2, 2));
+        admission.leave(numbers[0]);
+        admission.leave(more[0]);
+        assert_eq!(begin(&mut admission, numbers[2], 1), Err(Refused), "sessions outlive their carriers");
+        admission.session_ended(Some([1; 32]));
+        assert_eq!(begin(&mut admission, numbers[2], 1), Ok(()), "it asks again, and now there is room");
+        for number in numbers.into_iter().chain(more) {
+            admission.leave(number);
+        }
+        for client in [1, 1, 2] {
+            admission.session_ended(Some([client; 32]));
+        }
+        assert_eq!(admission.stats().clients_now, 0, "nothing is remembered of who has nothing");
     }
 
     /// A million addresses come once each (an attacker with a /40 of IPv6).

@@ -122,6 +122,7 @@ impl Server {
             return answer_all(&mut *carrier, not_admitted).await;
         }
         self.admission().stats.handshakes += 1;
+        permit.identify(*client.as_bytes());
         self.find_place(Name { id: session, owner: Some(client) }, carrier, addr, permit).await
     }
 

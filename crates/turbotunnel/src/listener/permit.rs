@@ -6,6 +6,8 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 
 use super::admission::{Admission, Number, Refused};
+#[cfg(feature = "secure")]
+use crate::session_map::Client;
 
 /// Kept as long as the connection; its place is free again when this is dropped.
 pub(super) struct Permit {
@@ -35,6 +37,11 @@ impl Permit {
 
 #[cfg(feature = "secure")]
 impl Permit {
+    /// See [`Admission::identify`].
+    pub(super) fn identify(&self, client: Client) {
+        self.admission().identify(self.number, client);
+    }
+
     /// See [`Admission::handshake`].
     pub(super) fn handshake(&self, now: Instant) -> Result<(), Refused> {
         self.admission().handshake(now, self.number)

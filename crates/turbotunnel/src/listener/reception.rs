@@ -198,10 +198,10 @@ impl Server {
         };
         let (shared, is_new) = self.sessions.insert(name, new);
         if is_new {
-            self.admission().stats.sessions_begun += 1;
+            let of_client = self.admission().session_began(name.client());
             let guest = Guest::new(shared.clone());
             self.arrivals().begin(&guest);
-            self.spawn_driver(guest);
+            self.spawn_driver(guest, of_client);
             self.news.notify_waiters();
         }
         if let Err(newcomer) = shared.attach(newcomer) {

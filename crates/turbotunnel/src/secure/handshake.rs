@@ -24,8 +24,9 @@ use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
+use super::aead::{Aead, Kind, TAG_LEN};
 use super::keys::{KEY_LEN, PublicKey, StaticKey};
-use super::primitives::{Primitives, TAG_LEN};
+use super::primitives::Primitives;
 use super::record::Records;
 use crate::SessionId;
 
@@ -103,10 +104,17 @@ impl Suite {
         KEY_LEN + ROUTE_FIELD_LEN + if self.has_ml_kem() { CIPHERTEXT_LEN } else { 0 } + TAG_LEN
     }
 
+    fn cipher(self) -> Kind {
+        match self {
+            Self::ChaChaPolyMlKem | Self::ChaChaPoly => Kind::ChaChaPoly,
+            Self::AesGcmMlKem | Self::AesGcm => Kind::AesGcm,
+        }
+    }
+
     fn params(self) -> NoiseParams {
-        let name = match self {
-            Self::ChaChaPolyMlKem | Self::ChaChaPoly => "Noise_XKpsk3_25519_ChaChaPoly_BLAKE2s",
-            Self::AesGcmMlKem | Self::AesGcm => "Noise_XKpsk3_25519_AESGCM_BLAKE2s",
+        let name = match self.cipher() {
+            Kind::ChaChaPoly => "Noise_XKpsk3_25519_ChaChaPoly_BLAKE2s",
+            Kind::AesGcm => "Noise_XKpsk3_25519_AESGCM_BLAKE2s",
         };
         name.parse().expect("a pattern that snow knows")
     }
@@ -303,7 +311,8 @@ impl Initiator {
         };
         mix_psk(&mut self.noise, &secret)?;
         write(&mut self.noise, &id.0, out)?;
-        Ok(Established { records: Records::new(self.noise.into_stateless_transport_mode()?), route })
+        let [ours, theirs] = split(&mut self.noise, self.suite);
+        Ok(Established { records: Records::new(ours, theirs), route })
     }
 }
 
@@ -318,6 +327,7 @@ pub struct Recognised<'a> {
 /// The server's side, between message 2 and message 3.
 pub struct Responder {
     noise: HandshakeState,
+    suite: Suite,
 }
 
 /// A carrier as the server has it after message 3.
@@ -396,7 +406,7 @@ impl<'a> Recognised<'a> {
             out.truncate(start);
             return Err(error);
         }
-        Ok(Responder { noise })
+        Ok(Responder { noise, suite })
     }
 }
 
@@ -416,8 +426,8 @@ impl Responder {
         let id = <[u8; SessionId::LEN]>::try_from(&payload[..len]).map_err(|_| HandshakeError::Malformed)?;
         let client = self.noise.get_remote_static().and_then(|key| key.first_chunk().copied());
         let client = PublicKey::from_bytes(client.ok_or(HandshakeError::Malformed)?);
-        let records = Records::new(self.noise.into_stateless_transport_mode()?);
-        Ok(Accepted { client, session: SessionId(id), records })
+        let [theirs, ours] = split(&mut self.noise, self.suite);
+        Ok(Accepted { client, session: SessionId(id), records: Records::new(ours, theirs) })
     }
 }
 
@@ -442,6 +452,17 @@ fn write(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -> Resul
             Err(error.into())
         }
     }
+}
+
+/// The ciphers of both directions, the initiator's first.
+///
+/// # Panics
+///
+/// Before the end of the handshake: a mistake of ours, with keys that would be worth nothing.
+fn split(noise: &mut HandshakeState, suite: Suite) -> [Aead; 2] {
+    assert!(noise.is_handshake_finished(), "both messages and the psk are in");
+    let (initiator, responder) = noise.dangerously_get_raw_split();
+    [Zeroizing::new(initiator), Zeroizing::new(responder)].map(|key| Aead::new(suite.cipher(), &key))
 }
 
 fn prologue(suite: Suite, route: [u8; ROUTE_LEN], mark: [u8; MARK_LEN]) -> Vec<u8> {

@@ -170,11 +170,19 @@ fn is_address(text: &str) -> bool {
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || !byte.is_ascii();
-            (1..=253).contains(&host.len()) && host.bytes().all(legal)
+            let legal =
+                |char: char| char.is_ascii_alphanumeric() || "-._".contains(char) || !(char.is_ascii() || hides(char));
+            (1..=253).contains(&host.len()) && host.chars().all(legal)
         }
     };
     port && host
+}
+
+/// Not to be seen, or makes others be seen in another order: a terminal would do as it says.
+fn hides(char: char) -> bool {
+    char.is_control()
+        || char.is_whitespace()
+        || matches!(char, '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A name as it may stand in a link: letters, digits and a few others as they are, `%XX` for the rest.
@@ -256,6 +264,9 @@ mod tests {
             (format!("turbotunnel://{k}@::1:8000"), "the address"),
             (format!("turbotunnel://{k}@[::x]:8000"), "the address"),
             (format!("turbotunnel://{k}@a b:8000"), "the address"),
+            (format!("turbotunnel://{k}@h\u{9e}:1"), "the address"),
+            (format!("turbotunnel://{k}@h\u{2028}:1"), "the address"),
+            (format!("turbotunnel://{k}@h\u{202e}:1"), "the address"),
             (format!("turbotunnel://{k}@host:1,"), "the address \"\""),
             (format!("turbotunnel://{k}@{}", vec!["h:1"; 17].join(",")), "more than 16"),
             (format!("turbotunnel://{k}@host:1/path"), "the path \"path\""),

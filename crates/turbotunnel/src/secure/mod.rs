@@ -22,6 +22,7 @@
 //! The first failure is the last: every step takes its state along, and records that did not open are followed by none that do. Limits of one carrier:
 //! [`Records::MAX_RECORDS`], [`Records::MAX_BYTES`], and an age that whoever has a clock has to see to.
 
+mod aead;
 mod handshake;
 mod keys;
 mod link;

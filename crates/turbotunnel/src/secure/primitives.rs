@@ -1,23 +1,18 @@
-//! The primitives that the Noise state machine of `snow` is given: X25519, the two ciphers, and randomness that was asked for before.
+//! The primitives that the Noise state machine of `snow` is given: X25519, BLAKE2s, the two ciphers, and randomness that was asked for before.
 //!
-//! `snow` has these too. Ours differ in three things: secret keys are wiped when dropped, a Diffie-Hellman result of zeros (a public key of small order)
-//! is an error, and there is no source of randomness but the bytes that the caller brings, so that a handshake can be played again. BLAKE2s is `snow`'s.
+//! `snow` can bring its own. Ours differ in three things: secret keys are wiped when dropped, a Diffie-Hellman result of zeros (a public key of small order)
+//! is an error, and there is no source of randomness but the bytes that the caller brings, so that a handshake can be played again.
 
-use aes_gcm::Aes256Gcm;
-use chacha20poly1305::ChaCha20Poly1305;
-use chacha20poly1305::aead::consts::{U12, U16, U32};
-use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use blake2::{Blake2s256, Digest};
 use curve25519_dalek::MontgomeryPoint;
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::aead::{Aead, Kind, TAG_LEN};
 use super::keys::{KEY_LEN, StaticKey};
-
-/// Bytes of an authentication tag.
-pub(super) const TAG_LEN: usize = 16;
 
 /// Gives `snow` what it asks for.
 pub(super) struct Primitives {
@@ -49,17 +44,20 @@ impl CryptoResolver for Primitives {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        DefaultResolver.resolve_hash(choice)
+        match choice {
+            HashChoice::Blake2s => Some(Box::<Blake2s>::default()),
+            _ => None,
+        }
     }
 
     #[allow(unreachable_patterns, reason = "snow has a third choice with a feature that somebody else may ask for")]
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        let key = Key::default();
-        match choice {
-            CipherChoice::ChaChaPoly => Some(Box::new(ChaChaPoly(key))),
-            CipherChoice::AESGCM => Some(Box::new(AesGcm(key))),
-            _ => None,
-        }
+        let kind = match choice {
+            CipherChoice::ChaChaPoly => Kind::ChaChaPoly,
+            CipherChoice::AESGCM => Kind::AesGcm,
+            _ => return None,
+        };
+        Some(Box::new(Keyed { kind, key: [0; KEY_LEN] }))
     }
 }
 
@@ -129,96 +127,72 @@ impl Dh for X25519 {
     }
 }
 
-/// A key, and nothing made of it: a carrier that waits has two of them, and what is made of a key of AES is a kilobyte.
 #[derive(Default)]
-struct Key([u8; KEY_LEN]);
+struct Blake2s(Blake2s256);
 
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.0.zeroize();
+impl Hash for Blake2s {
+    fn name(&self) -> &'static str {
+        "BLAKE2s"
+    }
+
+    fn block_len(&self) -> usize {
+        64
+    }
+
+    fn hash_len(&self) -> usize {
+        32
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        out[..32].copy_from_slice(&self.0.finalize_reset());
     }
 }
 
-impl Key {
-    fn set(&mut self, key: &[u8; KEY_LEN]) {
-        self.0 = *key;
+/// A key of the handshake, and nothing made of it: there are three, and each is used once or twice, or never.
+struct Keyed {
+    kind: Kind,
+    key: [u8; KEY_LEN],
+}
+
+impl Drop for Keyed {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl Cipher for Keyed {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::ChaChaPoly => "ChaChaPoly",
+            Kind::AesGcm => "AESGCM",
+        }
     }
 
-    fn seal<A: AeadInPlace<NonceSize = U12> + KeyInit<KeySize = U32>>(
-        &self,
-        nonce: [u8; 12],
-        ad: &[u8],
-        plain: &[u8],
-        out: &mut [u8],
-    ) -> usize {
-        let (text, tag) = out.split_at_mut(plain.len());
+    fn set(&mut self, key: &[u8; KEY_LEN]) {
+        self.key = *key;
+    }
+
+    fn encrypt(&self, number: u64, ad: &[u8], plain: &[u8], out: &mut [u8]) -> usize {
+        let (text, rest) = out.split_at_mut(plain.len());
         text.copy_from_slice(plain);
-        let made = A::new(&self.0.into()).encrypt_in_place_detached(&nonce.into(), ad, text);
-        let made = made.expect("records are far below what the ciphers take");
-        tag[..TAG_LEN].copy_from_slice(&made);
+        rest[..TAG_LEN].copy_from_slice(&Aead::new(self.kind, &self.key).seal(number, ad, text));
         plain.len() + TAG_LEN
     }
 
-    fn open<A: AeadInPlace<NonceSize = U12, TagSize = U16> + KeyInit<KeySize = U32>>(
-        &self,
-        nonce: [u8; 12],
-        ad: &[u8],
-        sealed: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, Error> {
-        let (text, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(Error::Decrypt)?;
-        let plain = out.get_mut(..text.len()).ok_or(Error::Decrypt)?;
-        plain.copy_from_slice(text);
-        let opened = A::new(&self.0.into()).decrypt_in_place_detached(&nonce.into(), ad, plain, tag.into());
-        opened.map_err(|_| Error::Decrypt)?;
-        Ok(text.len())
-    }
-}
-
-/// 32 zero bits, then the number (Noise, sections 12.3 and 12.4).
-fn nonce(number: [u8; 8]) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&number);
-    nonce
-}
-
-struct ChaChaPoly(Key);
-
-impl Cipher for ChaChaPoly {
-    fn name(&self) -> &'static str {
-        "ChaChaPoly"
-    }
-
-    fn set(&mut self, key: &[u8; KEY_LEN]) {
-        self.0.set(key);
-    }
-
-    fn encrypt(&self, number: u64, ad: &[u8], plain: &[u8], out: &mut [u8]) -> usize {
-        self.0.seal::<ChaCha20Poly1305>(nonce(number.to_le_bytes()), ad, plain, out)
-    }
-
     fn decrypt(&self, number: u64, ad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<usize, Error> {
-        self.0.open::<ChaCha20Poly1305>(nonce(number.to_le_bytes()), ad, sealed, out)
-    }
-}
-
-struct AesGcm(Key);
-
-impl Cipher for AesGcm {
-    fn name(&self) -> &'static str {
-        "AESGCM"
-    }
-
-    fn set(&mut self, key: &[u8; KEY_LEN]) {
-        self.0.set(key);
-    }
-
-    fn encrypt(&self, number: u64, ad: &[u8], plain: &[u8], out: &mut [u8]) -> usize {
-        self.0.seal::<Aes256Gcm>(nonce(number.to_be_bytes()), ad, plain, out)
-    }
-
-    fn decrypt(&self, number: u64, ad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<usize, Error> {
-        self.0.open::<Aes256Gcm>(nonce(number.to_be_bytes()), ad, sealed, out)
+        let mut in_out = Zeroizing::new(sealed.to_vec());
+        let opened = Aead::new(self.kind, &self.key).open(number, ad, &mut in_out, 0..);
+        let len = opened.map_err(|_| Error::Decrypt)?;
+        out.get_mut(..len).ok_or(Error::Decrypt)?.copy_from_slice(&in_out[..len]);
+        Ok(len)
     }
 }
 

@@ -11,9 +11,7 @@
 
 use std::fmt;
 
-use snow::StatelessTransportState;
-
-use super::primitives::TAG_LEN;
+use super::aead::{Aead, TAG_LEN};
 use crate::encapsulation::{HEADER_LEN as PACKET_HEADER_LEN, MAX_PACKET};
 
 /// Most bytes in a record, as they are before they are sealed: eleven full packets. More would be better for nothing but the last percent of speed, and the
@@ -61,7 +59,8 @@ impl Count {
 
 /// The keys of one carrier, one for each direction, and how much they were used.
 pub struct Records {
-    noise: StatelessTransportState,
+    seals: Aead,
+    opens: Aead,
     sealed: Count,
     opened: Count,
     failed: Option<RecordError>,
@@ -73,8 +72,9 @@ impl Records {
     /// Bytes of one direction, before they are sealed.
     pub const MAX_BYTES: u64 = 64 << 30;
 
-    pub(super) fn new(noise: StatelessTransportState) -> Self {
-        Self { noise, sealed: Count::default(), opened: Count::default(), failed: None }
+    /// For the end that seals with the one and opens with the other.
+    pub(super) fn new(seals: Aead, opens: Aead) -> Self {
+        Self { seals, opens, sealed: Count::default(), opened: Count::default(), failed: None }
     }
 
     /// Half of what one carrier may carry is used: time to dial another, beside this one.
@@ -99,13 +99,13 @@ impl Records {
             let (record, after) = rest.split_at(len);
             rest = after;
             let number = self.sealed.take(len)?;
-            let sealed_len = len + TAG_LEN;
-            let length = u16::try_from(sealed_len).expect("MAX_RECORD is below 64 KiB");
+            let length = u16::try_from(len + TAG_LEN).expect("MAX_RECORD is below 64 KiB");
+            out.reserve(LENGTH_LEN + len + TAG_LEN);
             out.extend_from_slice(&length.to_be_bytes());
             let start = out.len();
-            out.resize(start + sealed_len, 0);
-            let written = self.noise.write_message(number, record, &mut out[start..]);
-            assert_eq!(written.ok(), Some(sealed_len), "a record below the limits of Noise with room for all of it");
+            out.extend_from_slice(record);
+            let tag = self.seals.seal(number, &[], &mut out[start..]);
+            out.extend_from_slice(&tag);
         }
         Ok(())
     }
@@ -117,39 +117,56 @@ impl Records {
     ///
     /// The carrier is over. The packets of the records before are in `out`; those are good. It fails in the same way ever after.
     pub fn open(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, RecordError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let mut taken = 0;
-        while let Some((sealed, after)) = first_record(&bytes[taken..]).map_err(|error| self.fail(error))? {
-            let start = out.len();
-            if let Err(error) = self.open_one(sealed, out) {
-                out.truncate(start);
-                return Err(self.fail(error));
-            }
-            taken = bytes.len() - after.len();
-        }
-        Ok(taken)
-    }
-
-    fn fail(&mut self, error: RecordError) -> RecordError {
-        self.failed = Some(error);
-        error
-    }
-
-    fn open_one(&mut self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
-        let len = sealed.len() - TAG_LEN;
-        let number = self.opened.take(len)?;
         let start = out.len();
-        out.resize(start + len, 0);
-        let opened = self.noise.read_message(number, sealed, &mut out[start..]);
-        if opened.ok() != Some(len) {
-            return Err(RecordError::NotAuthentic);
+        out.extend_from_slice(bytes);
+        let (plain, left, outcome) = self.open_behind(start, out);
+        out.truncate(plain);
+        outcome.map(|()| bytes.len() - left)
+    }
+
+    /// As [`Records::open`], where the bytes stand: packets take the place of the whole records in `bytes`, and what is left goes to `partial`, which is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// As there; the good packets are in `bytes`, and nothing is left.
+    pub fn open_in_place(&mut self, bytes: &mut Vec<u8>, partial: &mut Vec<u8>) -> Result<(), RecordError> {
+        let (plain, left, outcome) = self.open_behind(0, bytes);
+        partial.clear();
+        if outcome.is_ok() {
+            partial.extend_from_slice(&bytes[bytes.len() - left..]);
         }
-        if whole_packets(&out[start..], MAX_RECORD) != Some(len) {
+        bytes.truncate(plain);
+        outcome
+    }
+
+    /// Opens what is in `bytes` from `start` on. Returns where the packets end that begin there, and how much at the end of `bytes` is left.
+    fn open_behind(&mut self, start: usize, bytes: &mut [u8]) -> (usize, usize, Result<(), RecordError>) {
+        let (mut plain, mut at) = (start, start);
+        let mut outcome = self.failed.map_or(Ok(()), Err);
+        while outcome.is_ok() {
+            match self.open_next(&mut bytes[plain..], at - plain) {
+                Ok(None) => break,
+                Ok(Some((opened, taken))) => (plain, at) = (plain + opened, at + taken),
+                Err(error) => {
+                    self.failed = Some(error);
+                    outcome = Err(error);
+                }
+            }
+        }
+        (plain, bytes.len() - at, outcome)
+    }
+
+    /// Opens the record at `at`; its packets come to the beginning of `bytes`. Returns their length and the record's. `None`: not all of it is there.
+    fn open_next(&mut self, bytes: &mut [u8], at: usize) -> Result<Option<(usize, usize)>, RecordError> {
+        let Some(len) = first_record(&bytes[at..])? else { return Ok(None) };
+        let sealed = at + LENGTH_LEN;
+        let number = self.opened.take(len - TAG_LEN)?;
+        let opened = self.opens.open(number, &[], &mut bytes[..sealed + len], sealed..);
+        let opened = opened.map_err(|_| RecordError::NotAuthentic)?;
+        if whole_packets(&bytes[..opened], MAX_RECORD) != Some(opened) {
             return Err(RecordError::NoPackets);
         }
-        Ok(())
+        Ok(Some((opened, LENGTH_LEN + len)))
     }
 }
 
@@ -159,16 +176,14 @@ impl fmt::Debug for Records {
     }
 }
 
-type SealedAndRest<'a> = (&'a [u8], &'a [u8]);
-
-/// The first record without its length, and what follows. `None`: not all of it is there. A length that no record has is an error at once.
-fn first_record(bytes: &[u8]) -> Result<Option<SealedAndRest<'_>>, RecordError> {
+/// Sealed bytes of the first record, behind its length. `None`: not all of it is there. A length that no record has is an error at once.
+fn first_record(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     let Some((length, after)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes(*length));
     if !(TAG_LEN + 1..=TAG_LEN + MAX_RECORD).contains(&len) {
         return Err(RecordError::NotAuthentic);
     }
-    Ok(after.split_at_checked(len))
+    Ok((after.len() >= len).then_some(len))
 }
 
 /// Bytes of the packets at the beginning, as many as there are within `limit`. `None`: not one, or one that is not whole or too long before that.

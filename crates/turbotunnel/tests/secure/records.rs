@@ -64,6 +64,35 @@ fn bulk_goes_into_few_records_and_any_split_gives_the_same_packets() {
     assert_eq!(opened, packets);
 }
 
+/// In any pieces, with a record that does not open at the end: in place comes out what comes out elsewhere.
+#[test]
+fn opening_in_place_gives_the_same_packets_and_the_same_end() {
+    for suite in [Suite::ChaChaPoly, Suite::AesGcm] {
+        let mut sealed = Vec::new();
+        let mut client = pair(suite).0;
+        for n in 0..16_u8 {
+            let packets: Vec<Vec<u8>> = (0..n).map(|i| vec![n ^ i; usize::from(n) * 37]).collect();
+            client.seal(&batch(&packets.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut sealed).unwrap();
+        }
+        *sealed.last_mut().unwrap() ^= 1;
+        for size in [1, 2, 19, 1000, 16 << 10, 100_000, sealed.len()] {
+            let (mut one, mut other) = (pair(suite).1, pair(suite).1);
+            let (mut waiting, mut opened) = (Vec::new(), Vec::new());
+            let (mut partial, mut opened_in_place) = (Vec::new(), Vec::new());
+            for piece in sealed.chunks(size) {
+                waiting.extend_from_slice(piece);
+                let outcome = one.open(&waiting, &mut opened);
+                waiting.drain(..*outcome.as_ref().unwrap_or(&waiting.len()));
+                let mut bytes = [&partial[..], piece].concat();
+                assert_eq!(other.open_in_place(&mut bytes, &mut partial), outcome.map(drop), "{suite:?} {size}");
+                opened_in_place.extend_from_slice(&bytes);
+                assert_eq!((&partial, &opened_in_place), (&waiting, &opened), "{suite:?} {size}");
+            }
+            assert_eq!(other.open_in_place(&mut Vec::new(), &mut partial), Err(RecordError::NotAuthentic));
+        }
+    }
+}
+
 /// Each bit of a record. Nothing comes of it, and nothing comes of the honest ones behind it.
 #[test]
 fn any_flipped_bit_ends_it() {
