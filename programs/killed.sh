@@ -81,6 +81,25 @@ done
 eventually 20 served || fail "seed $SEED: not served in the end"
 rm -f talk.log
 find . | sort | diff files - >&2 || fail "seed $SEED: files are left, or gone"
+
+# -W while the server is away: nobody can be told of the end, and it ends all the same, once --drain is over.
+stop "${pids[1]}" KILL
+stop "${pids[0]}" KILL
+start server "$TURBOTUNNEL" server "${port_of[0]}" --key server.key --to "$target" --allow "$target" --drain 500ms
+server=$pid
+eventually 20 answers "${port_of[0]}" || fail "-W: no server"
+mkfifo in
+start stdio bash -c "exec '$TURBOTUNNEL' client '$link' -W '$target' --drain 500ms <in"
+stdio=$pid
+# Its stdin stays open.
+# shellcheck disable=SC2034
+exec {typing}>in
+said stdio ' up over ' >/dev/null
+stop "$server" KILL
+said stdio 'trying on' >/dev/null
+kill -TERM "$stdio"
+eventually 5 gone "$stdio" || fail "-W: 5 s after SIGTERM, with --drain 500ms and the server away, it is still there"
+
 text=
 for kind in "${!times[@]}"; do text+=", $kind ${times[$kind]}"; done
-printf -- '-\t%s rounds%s (seed %s)\n' "$rounds" "$text" "$SEED"
+printf -- "-\t%s rounds%s (seed %s); -W ended without a server\n" "$rounds" "$text" "$SEED"
