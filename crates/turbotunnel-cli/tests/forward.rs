@@ -587,7 +587,9 @@ fn what_is_broken_off_does_not_look_finished() {
         assert_eq!(connection.read(&mut half).unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{at}");
     }
     let output = through_pipes(turbotunnel(&format!("-q client {}", server.link)), b"x".to_vec());
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), "half".to_owned()));
+    // The system drops what came before a reset if nobody has read it yet.
+    assert!(matches!(&output.stdout[..], b"" | b"half"), "{}", text(&output.stdout));
+    assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("error: the stream was lost: "), "{}", text(&output.stderr));
 
     let mut program = connect(&at[1]);
