@@ -487,12 +487,12 @@ fn a_session_goes_from_one_kind_of_carrier_to_the_next() {
     let ways = format!("{},{others}", cutter.local_addr());
     let (client, at) = client(&format!("{ways} -k {key} -L 0"), 1);
     let sent = pattern(200_000);
-    for carrier in 2..8 {
+    // Each carrier is of the next kind; those over TCP are cut, and so is each one by the signal.
+    for _ in 0..9 {
         assert!(there_and_back(connect(&at[0]), &sent) == sent);
         client.signal("HUP");
-        client.line(&format!("carrier {carrier} up"));
+        client.line(" up, resumed after ");
     }
-    // Of seven carriers the first, the fourth and the seventh.
     assert!(cutter.counters().connections >= 2, "{:?}", cutter.counters());
     for way in others.split(',') {
         let output = through_pipes(turbotunnel(&format!("client {way} -k {key}")), sent.clone());
