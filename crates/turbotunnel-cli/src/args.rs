@@ -92,6 +92,8 @@ pub enum Command {
     EchoServer(EchoServerArgs),
     /// Carry stdin to an echo server, and what comes back to stdout (the worked example's client)
     EchoClient(EchoClientArgs),
+    /// Walk the way to a server step by step, and cut the connection on purpose
+    Check(CheckArgs),
     /// Show what a running server or client counts
     Status(StatusArgs),
     /// Write completions for a shell to stdout
@@ -108,6 +110,33 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure how fast a session is, in turn with plain TCP
     Bench(BenchArgs),
+}
+
+/// `check`
+#[derive(Args, Debug)]
+#[command(after_help = "Each step takes ten seconds at most. 0: all well; 10: the last line says what is not.")]
+pub struct CheckArgs {
+    /// The server.
+    #[arg(value_name = "SERVER", help = SERVER_HELP, env = "TURBOTUNNEL_SERVER")]
+    pub server: String,
+    /// A target to reach; without it, the server's own
+    #[arg(long, value_name = "HOST:PORT")]
+    pub target: Option<String>,
+    /// Expect the server to have this public key (or the one in this file); a link says it already
+    #[arg(
+        short = 'k',
+        long = "server-key",
+        value_name = "KEY|FILE",
+        conflicts_with = "plain",
+        env = "TURBOTUNNEL_SERVER_KEY"
+    )]
+    pub server_key: Option<String>,
+    /// Show the server the key in this file; without it, a new one each time
+    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
+    pub key: Option<PathBuf>,
+    /// The worked example's format
+    #[arg(long)]
+    pub plain: bool,
 }
 
 /// `status`

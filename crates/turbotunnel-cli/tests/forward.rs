@@ -612,3 +612,38 @@ fn a_refusal_is_told_also_to_who_is_still_writing() {
         assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn check_walks_the_way_and_cuts_on_purpose() {
+    let greets = target(|mut connection| {
+        connection.write_all(b"220 ready\r\nmore").unwrap();
+        echo(connection);
+    });
+    let (_held, nobody) = dead_port();
+    let server = Keyed::start(&format!("--to {greets} --allow 127.0.0.1:{nobody}"));
+    let output = run(&format!("check {}", server.link));
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    let steps: Vec<_> = said.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(steps, ["name", "carrier", "key", "target", "cut", "All"], "{said}");
+    assert!(said.contains("the server's target says \"220 ready\"") && said.contains("the stream goes on"), "{said}");
+
+    let fails = |args: &str, told: &str| {
+        let output = run(&format!("check {args}"));
+        assert_eq!(output.status.code(), Some(10), "{args}: {}", text(&output.stdout));
+        assert!(text(&output.stderr).starts_with(told), "{args}: {}", text(&output.stderr));
+    };
+    fails(
+        &format!("{} --target 127.0.0.1:{nobody}", server.link),
+        &format!("error: target: 127.0.0.1:{nobody}: connection refused"),
+    );
+    fails(&format!("{} --target 127.0.0.1:9", server.link), "error: target: 127.0.0.1:9: not allowed by the server");
+    fails(
+        &server.link_at(&format!("127.0.0.1:{nobody}")),
+        &format!("error: carrier: 127.0.0.1:{nobody}: connection refused"),
+    );
+    fails(&server.link_at("srever.invalid:1"), "error: name: srever.invalid: ");
+    let key = run(&format!("keygen {}", server.path("other.key")));
+    let wrong = format!("turbotunnel://{}@{}", text(&key.stdout).trim(), server.address());
+    fails(&wrong, &format!("error: key: no valid answer from tcp://{}", server.address()));
+}

@@ -1,5 +1,6 @@
 //! What each subcommand does.
 
+mod check;
 mod client;
 mod echo_client;
 mod keygen;
@@ -32,6 +33,7 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
         Command::EchoServer(args) => many_threads()?.block_on(server::run_echo(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
+        Command::Check(args) => leave(one_thread()?, check::run(args)),
         Command::Status(args) => leave(one_thread()?, status::run(args)),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::pages(args),

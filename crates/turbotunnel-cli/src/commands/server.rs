@@ -149,13 +149,23 @@ async fn serve(
         log.info(format_args!("listening on {shown}, {mode}, {does}"));
     }
     if let Some(keys) = &keys {
+        let everywhere = addresses.iter().find(|addr| addr.ip().is_unspecified());
         match &acceptors[..] {
             [] => log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses))),
             _ => {
-                let at = addresses.iter().map(SocketAddr::to_string);
+                let at = addresses.iter().map(|addr| match addr.ip().is_unspecified() {
+                    true => format!("HOST:{}", addr.port()),
+                    false => addr.to_string(),
+                });
                 let at: Vec<_> = at.chain(acceptors.iter().map(|acceptor| acceptor.address().to_string())).collect();
                 log.info(format_args!("clients: turbotunnel {client} '{}' -k {}", at.join(","), keys.own.public()));
             }
+        }
+        if let Some(addr) = everywhere {
+            let (port, file) = (addr.port(), keys.file.display());
+            log.info(format_args!(
+                "HOST is this machine as clients see it; the link to hand on: turbotunnel share HOST:{port} --key {file}"
+            ));
         }
     }
     if let Some(at) = &args.status {
@@ -205,6 +215,7 @@ fn limits(args: &ServingArgs) -> Limits {
 
 /// What a server with keys has of them.
 struct Keys {
+    file: PathBuf,
     own: StaticKey,
     /// On their way out.
     old: Vec<StaticKey>,
@@ -220,7 +231,7 @@ impl Keys {
             log.info(format_args!("new key in {}", path.display()));
         }
         let old = args.key.iter().skip(1).map(|path| keys::own_key(path)).collect::<Result<_, _>>()?;
-        Ok(Self { own, old, clients, route: args.route.unwrap_or_default() })
+        Ok(Self { file: path.to_owned(), own, old, clients, route: args.route.unwrap_or_default() })
     }
 
     fn all(&self) -> impl Iterator<Item = StaticKey> {
