@@ -258,8 +258,14 @@ pub struct ServerArgs {
     /// Clients may name any public address, as for SOCKS
     #[arg(long)]
     pub socks: bool,
-    /// Ports of this machine that clients may listen on: [BIND:]PORTS, e.g. 8080 or *:8000-8100
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', env = "TURBOTUNNEL_REVERSE")]
+    /// Ports of this machine that clients may listen on.
+    #[arg(
+        long,
+        help = "Ports of this machine that clients may listen on: [BIND:]PORTS, e.g. 8080 or *:8000-8100",
+        value_name = "PORTS",
+        value_delimiter = ',',
+        env = "TURBOTUNNEL_REVERSE"
+    )]
     pub reverse: Vec<Lent>,
     /// What all servers have.
     #[command(flatten)]
@@ -284,6 +290,9 @@ pub struct ServingArgs {
     /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
+    /// Connections over TCP come from a load balancer that says in front of each whose it is (PROXY protocol 1 or 2); nobody else may reach the port then
+    #[arg(long)]
+    pub proxy_protocol: bool,
     /// For tls:// and wss://: a file with the certificate, and those that lead to its CA's; read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -349,11 +358,22 @@ pub struct ClientArgs {
     /// Show numbers over HTTP at this address, as a page, for Prometheus and for health checks; a lone PORT is 127.0.0.1
     #[arg(long, value_name = "ADDRESS", env = "TURBOTUNNEL_STATUS")]
     pub status: Option<String>,
+    /// The longest pause between dials while the server is out of reach
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = positive_time)]
+    pub max_backoff: Duration,
+    /// How long a connection may be silent, though something is owed, before another takes its place (at least four round trips)
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = positive_time)]
+    pub stall: Duration,
     /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
     #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
     pub give_up: Setting,
-    /// Reach the server through a proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://...
-    #[arg(long, value_name = "URL", env = "TURBOTUNNEL_PROXY")]
+    /// A proxy that carriers go through.
+    #[arg(
+        long,
+        help = "Reach the server through a proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://...",
+        value_name = "URL",
+        env = "TURBOTUNNEL_PROXY"
+    )]
     pub proxy: Option<Proxy>,
     /// For tls:// and wss://: a file with certificates of CAs that are trusted as well
     #[arg(long, value_name = "FILE")]

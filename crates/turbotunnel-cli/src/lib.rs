@@ -16,6 +16,7 @@ mod keys;
 pub mod lilbastard;
 pub mod log;
 pub mod process;
+mod proxy_protocol;
 mod random;
 mod signals;
 mod status;

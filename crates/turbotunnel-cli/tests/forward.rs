@@ -647,3 +647,29 @@ fn check_walks_the_way_and_cuts_on_purpose() {
     let wrong = format!("turbotunnel://{}@{}", text(&key.stdout).trim(), server.address());
     fails(&wrong, &format!("error: key: no valid answer from tcp://{}", server.address()));
 }
+
+/// A balancer tells whose connection it is; whoever tells nothing is not let in.
+#[test]
+fn behind_a_balancer_clients_have_their_own_addresses() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("-v --to {target} --proxy-protocol"));
+    let behind = server.address().to_owned();
+    let balancer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let link = server.link_at(&balancer.local_addr().unwrap().to_string());
+    thread::spawn(move || {
+        for mut client in balancer.incoming().flatten() {
+            let mut server = connect(&behind);
+            server.write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 8000\r\n").unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut from, &mut to).map(|_| to.shutdown(Shutdown::Write)));
+            thread::spawn(move || io::copy(&mut server, &mut client).map(|_| client.shutdown(Shutdown::Write)));
+        }
+    });
+    let sent = pattern(50_000);
+    let output = through_pipes(turbotunnel(&format!("client {link}")), sent.clone());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stdout == sent);
+    server.server.line("new, carrier 1 from 203.0.113.7:40000");
+    let directly = run(&format!("-q client {} --fail-fast", server.link));
+    assert_eq!(directly.status.code(), Some(5), "{}", text(&directly.stderr));
+}

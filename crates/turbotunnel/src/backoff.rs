@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dials without progress   1     2       3       4    ...
-//! wait before it           0  100 ms  200 ms  400 ms  ...  at most 4 s, each shortened by up to a quarter
+//! wait before it           0  100 ms  200 ms  400 ms  ...  at most `longest`, each shortened by up to a quarter
 //! ```
 //!
 //! Progress means that the peer acknowledged something or sent something new. A connection that opens and dies at once is
@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(4);
+pub(crate) const LONGEST: Duration = Duration::from_secs(4);
 /// From one dial to the next, with progress or without: at most a hundred a second.
 const APART: Duration = Duration::from_millis(10);
 
@@ -23,12 +23,14 @@ const APART: Duration = Duration::from_millis(10);
 pub(crate) struct Backoff {
     without_progress: u32,
     last: Option<Instant>,
+    /// 4 s unless something else is set.
+    pub(crate) longest: Duration,
     random: u64,
 }
 
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { without_progress: 0, last: None, random: seed }
+        Self { without_progress: 0, last: None, longest: LONGEST, random: seed }
     }
 
     /// The pause before the next dial, which is counted as one without progress until [`Backoff::progress`].
@@ -49,7 +51,7 @@ impl Backoff {
         let dials = self.without_progress;
         self.without_progress = dials.saturating_add(1);
         let Some(doublings) = dials.checked_sub(1) else { return Duration::ZERO };
-        let full = FIRST.saturating_mul(1 << doublings.min(10)).min(LONGEST);
+        let full = FIRST.saturating_mul(1 << doublings.min(20)).min(self.longest);
         full - full.mul_f64(0.25 * self.next_share())
     }
 
@@ -116,5 +118,20 @@ mod tests {
             backoff.progress();
             assert_eq!(backoff.next(now + APART), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn the_longest_pause_can_be_set() {
+        let (mut backoff, mut now) = (Backoff::new(7), Instant::now());
+        backoff.longest = Duration::from_secs(60);
+        let pauses: Vec<_> = (0..14)
+            .map(|_| {
+                let pause = backoff.next_after_failure(now);
+                now += pause;
+                pause
+            })
+            .collect();
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(60)), "{pauses:?}");
+        assert!(pauses[13] >= Duration::from_secs(45) && pauses[3] < Duration::from_secs(1), "{pauses:?}");
     }
 }

@@ -43,6 +43,11 @@ pub struct Config {
     /// How long [`close`](crate::Tunnel::close) waits for the peer to acknowledge what was sent, without any progress and while a carrier is
     /// up. Default 10 s.
     pub close_limit: Duration,
+    /// Client: longest pause between dials while the server is out of reach, each shortened by up to a quarter at random. 100 ms to an hour. Default 4 s.
+    pub max_backoff: Duration,
+    /// Client: how long a carrier may be silent, though something is owed, before another is dialled beside it. 2 s to 10 min; never less than four round trips, twice as long towards Go
+    /// peers, at most a quarter of the time to live. Default 2 s: a second until it is asked for a sign of life, and one for the answer.
+    pub stall: Duration,
     /// The very first dial decides: if it fails, the session is over. Default: no, it is repeated like any other.
     pub fail_fast: bool,
     /// Where counters start. Both ends alike.
@@ -77,6 +82,8 @@ impl Default for Config {
             window: 16_384,
             max_streams: 4096,
             close_limit: Duration::from_secs(10),
+            max_backoff: crate::backoff::LONGEST,
+            stall: 2 * crate::silence::PATIENCE,
             fail_fast: false,
             counters: Counters::default(),
         }
@@ -93,6 +100,8 @@ impl Config {
         for time in [&mut self.time_to_live, &mut self.close_limit].into_iter().chain(&mut self.keepalive) {
             *time = (*time).clamp(Duration::from_secs(1), LONGEST);
         }
+        self.max_backoff = self.max_backoff.clamp(Duration::from_millis(100), Duration::from_secs(3600));
+        self.stall = self.stall.clamp(Duration::from_secs(2), Duration::from_secs(600));
         self.stream_window = self.stream_window.clamp(LEAST_STREAM_WINDOW, LARGEST_WINDOW);
         self.max_stream_window = self.max_stream_window.clamp(self.stream_window, LARGEST_WINDOW);
         for bytes in [

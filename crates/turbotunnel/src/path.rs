@@ -220,6 +220,12 @@ impl Path {
         self.silence.time_to_live = time_to_live;
     }
 
+    /// Client: the longest pause between dials, and how long an answer is waited for, at least.
+    pub(crate) fn set_limits(&mut self, longest_pause: Duration, patience: Duration) {
+        self.backoff.longest = longest_pause;
+        self.silence.patience = patience;
+    }
+
     pub(crate) fn set_srtt(&mut self, srtt: Option<Duration>) {
         self.silence.srtt = srtt;
     }

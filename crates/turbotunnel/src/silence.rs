@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same while packets come: the answer may wait behind them.
 const ONE_WAY_PATIENCE: Duration = Duration::from_millis(2_500);
@@ -62,6 +62,8 @@ pub(crate) struct Silence {
     dead: bool,
     /// 1, or 2 towards a Go program.
     pub(crate) factor: u32,
+    /// For an answer, at least. 1 s unless something else is set.
+    pub(crate) patience: Duration,
     pub(crate) srtt: Option<Duration>,
     pub(crate) time_to_live: Duration,
 }
@@ -79,6 +81,7 @@ impl Silence {
             asked: now,
             dead: false,
             factor: 1,
+            patience: PATIENCE,
             srtt: None,
             time_to_live,
         }
@@ -139,7 +142,8 @@ impl Silence {
         }
         if let Some(probed) = self.probed {
             let round_trips = self.srtt.map_or(PATIENCE, |srtt| srtt * 4);
-            let patience = if self.heard > probed { ONE_WAY_PATIENCE } else { PATIENCE }.max(round_trips);
+            let patience =
+                if self.heard > probed { ONE_WAY_PATIENCE } else { PATIENCE }.max(round_trips).max(self.patience);
             let most = (self.time_to_live / 4).max(ONE_WAY_PATIENCE * self.factor);
             let dead = probed + (patience * self.factor).min(most);
             let again = self.asked + PATIENCE;
@@ -216,6 +220,15 @@ mod tests {
         silence.owed(start, Owed { in_flight: true, expecting: true });
         assert_eq!(run(&mut silence, start, secs(60), false), (vec![1], Some(2)));
         assert_eq!(silence.poll_timeout(), None, "once is enough");
+    }
+
+    /// Who is asked too soon on a path with long gaps dials for nothing.
+    #[test]
+    fn more_patience_can_be_asked_for() {
+        let (start, mut silence) = start();
+        silence.patience = secs(7);
+        silence.owed(start, Owed { in_flight: true, expecting: true });
+        assert_eq!(run(&mut silence, start, secs(60), false), (vec![1], Some(8)));
     }
 
     #[test]

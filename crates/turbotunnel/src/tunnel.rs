@@ -98,7 +98,9 @@ impl Tunnel {
     #[must_use]
     pub fn client(now: Instant, config: Config, conv: u32, seed: u64) -> Self {
         let config = config.normalized();
-        let path = Path::client(now, config.time_to_live, seed);
+        let mut path = Path::client(now, config.time_to_live, seed);
+        // It is asked after a second of silence, and the rest is for the answer.
+        path.set_limits(config.max_backoff, config.stall.saturating_sub(crate::silence::PATIENCE));
         let mut tunnel = Self::new(now, Side::Client, config, conv, path);
         tunnel.advance(now);
         tunnel

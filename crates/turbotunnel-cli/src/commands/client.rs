@@ -66,6 +66,8 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     config.time_to_live = args.give_up.0.unwrap_or(NEVER);
     config.keepalive = args.keepalive.0;
     config.fail_fast = args.fail_fast;
+    config.max_backoff = args.max_backoff;
+    config.stall = args.stall;
     let own = args.key.as_deref().map(keys::own_key).transpose()?;
     let open = Open::default();
     let board = Board::new("client", open.clone());

@@ -21,6 +21,7 @@ use crate::forward::reverse::{Lender, Lent};
 use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
+use crate::proxy_protocol;
 use crate::signals::{Signal, Signals};
 use crate::status::board::Board;
 use crate::text;
@@ -136,7 +137,7 @@ async fn serve(
     let (mut addresses, mut acceptors) = (Vec::new(), Vec::new());
     for at in listen {
         let shown = if is_tcp(at) {
-            let addr = bind(&listener, &address::listen(at)?).await?;
+            let addr = bind(&listener, &address::listen(at)?, args.proxy_protocol).await?;
             addresses.push(addr);
             format!("tcp://{addr}")
         } else {
@@ -323,10 +324,19 @@ async fn attach(acceptor: Arc<Acceptor>, listener: Arc<Listener>) {
     }
 }
 
-async fn bind(listener: &Listener, at: &[String]) -> Result<SocketAddr, Failure> {
+/// Listens on TCP, at the first of the addresses that there is.
+async fn bind(listener: &Arc<Listener>, at: &[String], balanced: bool) -> Result<SocketAddr, Failure> {
     let mut last = None;
     for addr in at {
-        match listener.listen(addr).await {
+        let bound = match balanced {
+            false => listener.listen(addr).await,
+            true => tokio::net::TcpListener::bind(addr).await.and_then(|tcp| {
+                let addr = tcp.local_addr()?;
+                tokio::spawn(proxy_protocol::accept(tcp, listener.clone()));
+                Ok(addr)
+            }),
+        };
+        match bound {
             Ok(addr) => return Ok(addr),
             Err(error) => {
                 let next = super::try_next_address(&error);

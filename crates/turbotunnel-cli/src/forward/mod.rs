@@ -5,7 +5,7 @@
 //!                 or SOCKS                        answer, bytes ...  <-
 //! ```
 //!
-//! The request names the target, the answer says what became of it ([`request`]; the bytes are in `docs/wire.md`). What a server reaches for whom is [`allow`]'s matter. The plain
+//! The request names the target, the answer says what became of it ([`request`]; the bytes are in `docs/wire.md`). What a server reaches for whom is the matter of `allow`. The plain
 //! format has neither: there a stream goes to the one place that the server was started with.
 
 pub(crate) mod allow;

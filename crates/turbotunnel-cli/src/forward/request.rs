@@ -58,7 +58,7 @@ const LISTEN: u8 = 2;
 const ARRIVED: u8 = 3;
 
 impl Request {
-    /// The bytes on the wire. A host of more than 255 bytes is cut off: whoever takes one in has checked it ([`super::spec`]).
+    /// The bytes on the wire. A host of more than 255 bytes is cut off: whoever takes one in has checked it (`spec.rs`).
     pub fn encode(&self) -> Vec<u8> {
         let (kind, target) = match self {
             Self::Default => (DEFAULT, None),
