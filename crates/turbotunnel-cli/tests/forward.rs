@@ -673,3 +673,16 @@ fn behind_a_balancer_clients_have_their_own_addresses() {
     let directly = run(&format!("-q client {} --fail-fast", server.link));
     assert_eq!(directly.status.code(), Some(5), "{}", text(&directly.stderr));
 }
+
+/// "Never" is the default; whoever says a time is taken at his word.
+#[test]
+fn a_client_gives_up_when_it_was_told_to() {
+    let mut server = Keyed::start("--echo");
+    let (mut client, _) = client(&format!("{} -L 0 --give-up 1s", server.link), 1);
+    client.line(" up over ");
+    server.server.child.kill().unwrap();
+    server.server.wait();
+    client.line("error: gave up: no contact for 1 s");
+    client.line("tip: --give-up is how long it goes on trying");
+    assert_eq!(client.wait().code(), Some(9));
+}

@@ -101,6 +101,10 @@ impl Line {
                     if matches!(why, SessionError::NotAdmitted | SessionError::ClosedByPeer(ByeReason::NotAdmitted)) {
                         return self.failure(&why, None);
                     }
+                    // The user's own limit, and not the time that the server remembers a session for.
+                    if matches!(why, SessionError::GaveUp(after) if after >= self.config.time_to_live) {
+                        return self.failure(&why, None);
+                    }
                     let lost = match open.now() as u64 {
                         0 => "nothing was open".to_owned(),
                         cut => format!("{} cut", text::count(cut, "stream")),
