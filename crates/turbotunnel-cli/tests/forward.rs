@@ -517,10 +517,10 @@ fn settings_come_from_a_file_and_from_the_environment() {
     let output = through_pipes(command, Vec::new());
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("error: \"nowhere\" has no port"), "{}", text(&output.stderr));
-    std::fs::write(&file, "[client]\nserver = \"a:1\"\nstall = \"8s\"\n").unwrap();
+    std::fs::write(&file, "[client]\nserver = \"a:1\"\nstalls = \"8s\"\n").unwrap();
     let output = run(&format!("client -c {file}"));
     assert_eq!(output.status.code(), Some(2));
-    let expected = format!("error: {file}:3:1: there is no setting \"stall\"; turbotunnel client --help names them\n");
+    let expected = format!("error: {file}:3:1: there is no setting \"stalls\"; turbotunnel client --help names them\n");
     assert_eq!(text(&output.stderr), expected);
     let output = run("-c /no/such/file demo");
     assert_eq!(output.status.code(), Some(2));

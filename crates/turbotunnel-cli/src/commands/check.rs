@@ -111,7 +111,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 fn good(step: &str, found: impl fmt::Display) -> Result<(), Failure> {
-    super::print(&format!("{step:8} {:<56} ok\n", found.to_string()))
+    super::print(&format!("{step:8} {:<58} ok\n", found.to_string()))
 }
 
 fn bad(step: &str, why: impl fmt::Display) -> Failure {
