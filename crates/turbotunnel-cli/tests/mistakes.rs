@@ -30,7 +30,7 @@ fn dead_port() -> (socket2::Socket, u16) {
 
 #[test]
 fn bad_addresses() {
-    expect("echo-client 127.0.0.1", 2, "error: \"127.0.0.1\" has no port\n  tip: HOST:PORT, e.g. 127.0.0.1:8000\n");
+    expect("echo-client 127.0.0.1", 2, "error: \"127.0.0.1\" has no port\n  tip: 127.0.0.1:8000\n");
     expect("echo-client ::1:8000", 2, "error: \"::1:8000\" is ambiguous\n  tip: [::1]:8000\n");
     expect("echo-server ::1:8000", 2, "error: \"::1:8000\" is ambiguous\n  tip: [::1]:8000\n");
     expect(
