@@ -69,7 +69,16 @@ impl Honest {
                 Ok(stream)
             });
             let session = session.await.map_err(io::Error::other)?;
-            let stream = session.open().await.map_err(io::Error::other)?;
+            let mut stream = session.open().await.map_err(io::Error::other)?;
+            if key.is_some() {
+                // "The server's own target" and "done" (docs/wire.md), with which streams of the program begin where there are keys.
+                stream.write_all(&[0, 0, 0]).await?;
+                let mut answer = [0xff; 3];
+                stream.read_exact(&mut answer).await?;
+                if answer != [0, 0, 0] {
+                    return Err(io::Error::other("an honest client's request is refused"));
+                }
+            }
             io::Result::Ok((session, stream))
         };
         let connected = runtime.block_on(async { tokio::time::timeout(limit, connecting).await });

@@ -414,9 +414,16 @@ fn shown(addr: SocketAddr, level: Level) -> String {
 async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {
     while let Ok((stream, peer)) = listener.accept().await {
         let (outlet, one) = (outlet.clone(), open.one());
-        tokio::spawn(async move {
-            outlet.serve(stream, peer).await;
-            drop(one);
-        });
+        if outlet.only_echoes() {
+            tokio::spawn(async move {
+                outlet.echo(stream, peer).await;
+                drop(one);
+            });
+        } else {
+            tokio::spawn(async move {
+                outlet.serve(stream, peer).await;
+                drop(one);
+            });
+        }
     }
 }

@@ -73,6 +73,27 @@ enum Ended {
 }
 
 impl Outlet {
+    /// All that there is to do with a stream is to send it back, and nobody asks for that.
+    pub(crate) fn only_echoes(&self) -> bool {
+        !self.asked && matches!(self.service, Some(Service::Echo))
+    }
+
+    /// As [`Outlet::serve`], where it [only echoes](Outlet::only_echoes). Streams that wait are cheap so: there can be thousands that do nothing else.
+    pub(crate) async fn echo(&self, mut stream: Stream, peer: Peer) {
+        match crate::echo::echo(&mut stream).await {
+            Ok(bytes) => {
+                self.count_echo(bytes);
+                self.log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes)));
+            }
+            Err(error) => self.log.detail(format_args!("{peer} ended: {}", reason(&error))),
+        }
+    }
+
+    fn count_echo(&self, bytes: u64) {
+        self.traffic.sent.inc_by(bytes);
+        self.traffic.received.inc_by(bytes);
+    }
+
     /// Serves one stream to its end, and tells of it in the log.
     pub(crate) async fn serve(&self, mut stream: Stream, peer: Peer) {
         let began = Instant::now();
@@ -112,8 +133,7 @@ impl Outlet {
                     self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
                     let echoed = crate::echo::echo(stream).await.map_err(Ended::Request)?;
                     (moved.up, moved.down) = (echoed, echoed);
-                    self.traffic.sent.inc_by(echoed);
-                    self.traffic.received.inc_by(echoed);
+                    self.count_echo(echoed);
                     return Ok("echo".into());
                 }
                 Some(Service::To(target)) => target.clone(),
@@ -122,12 +142,18 @@ impl Outlet {
             Request::Connect(target) => return self.refuse(stream, target.to_string(), Code::NotAllowed).await,
             Request::Listen(wanted) => {
                 let name = format!("listen on {wanted}");
-                return self.lender.lend(stream, &wanted).await.map(|()| name).map_err(Ended::Request);
+                let lending = Box::pin(self.lender.lend(stream, &wanted));
+                return lending.await.map(|()| name).map_err(Ended::Request);
             }
             Request::Arrived(_) | Request::Unknown(_) => {
                 return self.refuse(stream, "a request of an unknown kind".into(), Code::UnknownKind).await;
             }
         };
+        // A stream that has not said yet what it wants does not hold the room that this takes.
+        Box::pin(self.forward(stream, target, moved)).await
+    }
+
+    async fn forward(&self, stream: &mut Stream, target: Target, moved: &mut Moved) -> Result<String, Ended> {
         let own = matches!(&self.service, Some(Service::To(to)) if *to == target);
         let name = target.to_string();
         let mut connection = match self.connect(&target, own).await {
