@@ -415,9 +415,12 @@ async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {
     while let Ok((stream, peer)) = listener.accept().await {
         let (outlet, one) = (outlet.clone(), open.one());
         if outlet.only_echoes() {
+            // As little as there can be in the task: there can be thousands that do nothing but wait.
+            let mut stream = stream;
             tokio::spawn(async move {
-                outlet.echo(stream, peer).await;
-                drop(one);
+                let outcome = crate::echo::echo(&mut stream).await;
+                outlet.echoed(outcome, &peer);
+                drop((stream, one));
             });
         } else {
             tokio::spawn(async move {

@@ -78,9 +78,9 @@ impl Outlet {
         !self.asked && matches!(self.service, Some(Service::Echo))
     }
 
-    /// As [`Outlet::serve`], where it [only echoes](Outlet::only_echoes). Streams that wait are cheap so: there can be thousands that do nothing else.
-    pub(crate) async fn echo(&self, mut stream: Stream, peer: Peer) {
-        match crate::echo::echo(&mut stream).await {
+    /// Counts and tells of a stream that was [only echoed](Outlet::only_echoes).
+    pub(crate) fn echoed(&self, outcome: io::Result<u64>, peer: &Peer) {
+        match outcome {
             Ok(bytes) => {
                 self.count_echo(bytes);
                 self.log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes)));
