@@ -112,7 +112,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
     let mut listeners = Vec::new();
     for (local, want) in ports.local {
-        listeners.push((bind(&local).await?, want));
+        listeners.push((super::listen(&local.bind, async |at| TcpListener::bind(at).await).await?, want));
     }
     let (up, uplink) = watch::channel(None);
     let inlet = Arc::new(Inlet {
@@ -204,23 +204,6 @@ async fn drain(signals: &mut Signals, open: &Open, limit: Duration, log: &Log) -
     }
 }
 
-async fn bind(local: &spec::Local) -> Result<TcpListener, Failure> {
-    let mut last = None;
-    for addr in &local.bind {
-        match TcpListener::bind(addr).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => {
-                let next = super::try_next_address(&error);
-                last = Some(Failure::cannot_listen(addr, &error));
-                if !next {
-                    break;
-                }
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| Failure::cannot_listen("", &io::ErrorKind::InvalidInput.into())))
-}
-
 /// `-R`: asks for ports in each session that comes up, and serves what comes to them. Returns when the server does not allow one.
 async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, traffic: &Traffic, log: &Log) -> Failure {
     if reverse.is_empty() {
@@ -246,6 +229,8 @@ async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, traf
             .await
         };
         tokio::select! {
+            // The answer that lends a port first: the connections that waited there come right behind it.
+            biased;
             failure = asking => return failure,
             () = serve_arrivals(&session, &borrowed, open, traffic, log) => {}
         }

@@ -48,17 +48,27 @@ pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
 
 /// `--status`: shows numbers there, and says where.
 async fn serve_status(at: &str, board: Board, log: &Log) -> Result<(), Failure> {
-    let mut last = None;
-    for at in crate::address::listen(at)? {
-        match crate::status::serve::start(&at, board.clone()).await {
-            Ok(addr) => {
-                log.info(format_args!("status on http://{addr}/"));
-                return Ok(());
+    let addresses = crate::address::listen(at)?;
+    let addr = listen(&addresses, async |at| crate::status::serve::start(at, board.clone()).await).await?;
+    log.info(format_args!("status on http://{addr}/"));
+    Ok(())
+}
+
+/// Has `bind` listen at the first of the addresses that this system has, best first.
+async fn listen<T>(addresses: &[String], bind: impl AsyncFn(&str) -> io::Result<T>) -> Result<T, Failure> {
+    let mut last = Failure::cannot_listen("", &io::ErrorKind::InvalidInput.into());
+    for at in addresses {
+        match bind(at).await {
+            Ok(bound) => return Ok(bound),
+            Err(error) => {
+                last = Failure::cannot_listen(at, &error);
+                if !try_next_address(&error) {
+                    break;
+                }
             }
-            Err(failure) => last = Some(failure),
         }
     }
-    last.map_or(Ok(()), Err)
+    Err(last)
 }
 
 /// An answer, on stdout.

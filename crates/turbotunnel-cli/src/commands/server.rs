@@ -137,7 +137,8 @@ async fn serve(
     let (mut addresses, mut acceptors) = (Vec::new(), Vec::new());
     for at in listen {
         let shown = if is_tcp(at) {
-            let addr = bind(&listener, &address::listen(at)?, args.proxy_protocol).await?;
+            let bind = async |at: &str| bind(&listener, at, args.proxy_protocol).await;
+            let addr = super::listen(&address::listen(at)?, bind).await?;
             addresses.push(addr);
             format!("tcp://{addr}")
         } else {
@@ -324,30 +325,15 @@ async fn attach(acceptor: Arc<Acceptor>, listener: Arc<Listener>) {
     }
 }
 
-/// Listens on TCP, at the first of the addresses that there is.
-async fn bind(listener: &Arc<Listener>, at: &[String], balanced: bool) -> Result<SocketAddr, Failure> {
-    let mut last = None;
-    for addr in at {
-        let bound = match balanced {
-            false => listener.listen(addr).await,
-            true => tokio::net::TcpListener::bind(addr).await.and_then(|tcp| {
-                let addr = tcp.local_addr()?;
-                tokio::spawn(proxy_protocol::accept(tcp, listener.clone()));
-                Ok(addr)
-            }),
-        };
-        match bound {
-            Ok(addr) => return Ok(addr),
-            Err(error) => {
-                let next = super::try_next_address(&error);
-                last = Some(Failure::cannot_listen(addr, &error));
-                if !next {
-                    break;
-                }
-            }
-        }
+/// Listens on TCP.
+async fn bind(listener: &Arc<Listener>, at: &str, balanced: bool) -> io::Result<SocketAddr> {
+    if !balanced {
+        return listener.listen(at).await;
     }
-    Err(last.unwrap_or_else(|| Failure::cannot_listen("", &io::ErrorKind::InvalidInput.into())))
+    let tcp = tokio::net::TcpListener::bind(at).await?;
+    let addr = tcp.local_addr()?;
+    tokio::spawn(proxy_protocol::accept(tcp, listener.clone()));
+    Ok(addr)
 }
 
 fn tell(log: &Log, id: SessionId, event: Event) {

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Interval, interval};
 
 use super::board::Board;
-use crate::failure::Failure;
 use crate::text;
 
 const CONNECTIONS: usize = 64;
@@ -39,9 +39,9 @@ const PAGE: &str = include_str!("page.html");
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub(crate) async fn start(at: &str, board: Board) -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind(at).await.map_err(|error| Failure::cannot_listen(at, &error))?;
-    let addr = listener.local_addr().map_err(|error| Failure::cannot_listen(at, &error))?;
+pub(crate) async fn start(at: &str, board: Board) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(at).await?;
+    let addr = listener.local_addr()?;
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::spawn(async move {
         loop {
