@@ -5,8 +5,7 @@ mod common;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -402,7 +401,7 @@ fn a_drain_that_is_cut_short_is_1() {
     assert_eq!(client.wait().code(), Some(1));
 }
 
-/// 300 connections a second for a second, one after the other and beside one that never reads.
+/// 300 connections, one after the other (a second on two cores) and beside one that never reads.
 #[test]
 fn connections_come_and_go_by_the_hundred_and_one_that_never_reads_slows_nobody() {
     let echoing = target(echo);
@@ -415,20 +414,18 @@ fn connections_come_and_go_by_the_hundred_and_one_that_never_reads_slows_nobody(
         assert_eq!(there_and_back(connect(&at[0]), &n.to_be_bytes()), n.to_be_bytes());
     }
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "300 connections took {took:?}");
+    assert!(took < Duration::from_secs(5), "300 connections took {took:?}");
 }
 
+/// None is answered before all are there.
 #[test]
-fn a_thousand_connections_at_once_are_all_served() {
-    const MANY: usize = 1000;
-    let go = Arc::new(AtomicBool::new(false));
-    let gate = go.clone();
+fn two_thousand_connections_at_once_are_all_served() {
+    const MANY: usize = 2000;
+    let all_there = Barrier::new(MANY);
     let target = target(move |mut connection| {
         let mut byte = [0; 1];
         connection.read_exact(&mut byte).unwrap();
-        while !gate.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
+        all_there.wait();
         connection.write_all(&byte).unwrap();
     });
     let server = Keyed::start(&format!("--to {target}"));
@@ -440,7 +437,6 @@ fn a_thousand_connections_at_once_are_all_served() {
             connection
         })
         .collect();
-    go.store(true, Ordering::Relaxed);
     for (n, mut connection) in open.into_iter().enumerate() {
         let mut back = [0; 1];
         connection.read_exact(&mut back).unwrap();
@@ -568,11 +564,14 @@ fn what_is_broken_off_does_not_look_finished() {
         connection.read_exact(&mut byte).unwrap();
         reset(&connection);
     });
-    let (heard, ended) = std::sync::mpsc::channel();
+    let (has_heard, heard) = std::sync::mpsc::channel();
+    let (has_ended, ended) = std::sync::mpsc::channel();
     let listens = target(move |mut connection| {
-        let mut said = Vec::new();
+        let mut said = vec![0; 7];
+        connection.read_exact(&mut said).unwrap();
+        has_heard.send(()).unwrap();
         let end = connection.read_to_end(&mut said).map(|_| ()).map_err(|error| error.kind());
-        heard.send((said, end)).unwrap();
+        has_ended.send((said, end)).unwrap();
     });
     let server = Keyed::start(&format!("--to {breaks_off} --allow {listens} --reverse 1024-65535"));
     let (held, port) = dead_port();
@@ -594,8 +593,7 @@ fn what_is_broken_off_does_not_look_finished() {
 
     let mut program = connect(&at[1]);
     program.write_all(b"not all").unwrap();
-    // It is on its way before the end is.
-    thread::sleep(Duration::from_millis(300));
+    heard.recv_timeout(PATIENCE).unwrap();
     reset(&program);
     drop(program);
     let (said, end) = ended.recv_timeout(PATIENCE).unwrap();
