@@ -123,8 +123,14 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
                     Failure::new(Exit::NeverConnected, format!("{server} takes connections, but there was {reason}"))
                         .tip("a server that has a key is silent without it: use its link. Or something else listens there")
                 }
-                _ => Failure::new(Exit::NeverConnected, format!("cannot reach {server}: {reason}"))
-                    .tip(format!("is the server running? turbotunnel {serving} {}", server.trim_start_matches("tcp://"))),
+                _ => {
+                    // `check` needs what the user gave, key and all; the others begin with what the server would be started with.
+                    let tip = match serving {
+                        "server" => "is the server running? turbotunnel check, with what you gave here, walks the way there".to_owned(),
+                        _ => format!("is the server running? turbotunnel {serving} {}", server.trim_start_matches("tcp://")),
+                    };
+                    Failure::new(Exit::NeverConnected, format!("cannot reach {server}: {reason}")).tip(tip)
+                }
             }
         }
         SessionError::Unknown => with(Exit::SessionLost, "the server does not know this session any more".into())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use turbotunnel::secure::{Link, Route, StaticKey};
 use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId};
-use turbotunnel_carriers::{Acceptor, BindError, ListenAddress, ListenOptions, ParseAddressError};
+use turbotunnel_carriers::{Acceptor, BindError, ListenAddress, ListenOptions, OptionsError, ParseAddressError};
 
 use crate::address;
 use crate::args::{EchoServerArgs, ServerArgs, ServingArgs};
@@ -314,6 +314,10 @@ async fn accept_at(at: &str, tls: &ListenOptions) -> Result<Acceptor, Failure> {
     })?;
     Acceptor::bind(address, tls.clone()).await.map_err(|error| match error {
         BindError::Io(error) => Failure::cannot_listen(at, &error),
+        error @ BindError::Options(OptionsError::NoCertificate(_)) => {
+            Failure::new(Exit::Usage, format!("cannot listen on {at}: {error}"))
+                .tip("--tls-cert FILE and --tls-key FILE; or ws:// behind a web server that has them")
+        }
         error => Failure::new(Exit::Usage, format!("cannot listen on {at}: {error}")),
     })
 }

@@ -155,6 +155,16 @@ impl Allowed {
 
     /// Of the addresses that the target's name has led to, those that may be connected to.
     pub(crate) fn addresses(&self, target: &Target, found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        self.addresses_from(is_own, target, found)
+    }
+
+    /// The same on a machine that has the addresses that `is_own` says.
+    fn addresses_from(
+        &self,
+        is_own: impl Fn(IpAddr) -> bool,
+        target: &Target,
+        found: impl IntoIterator<Item = SocketAddr>,
+    ) -> Vec<SocketAddr> {
         let rules: Vec<_> = self.0.iter().filter(|rule| rule.ports.contains(target.port)).collect();
         let allowed = |addr: &SocketAddr| {
             let ip = addr.ip().to_canonical();
@@ -310,6 +320,18 @@ mod tests {
         }
         assert!(!allows(&["*:*"], "[::ffff:10.0.0.1]:80", "::ffff:10.0.0.1"));
         assert!(is_own(Ipv4Addr::LOCALHOST.into()) && !is_own("2001:db8::1".parse().unwrap()));
+    }
+
+    /// A port that the firewall keeps from others is open from inside, at the public address, too.
+    #[test]
+    fn stars_do_not_reach_this_machine_at_its_public_address() {
+        let found: SocketAddr = "93.184.216.34:5432".parse().unwrap();
+        let target = target("93.184.216.34:5432");
+        let own = |ip: IpAddr| ip == found.ip();
+        let reached = |rule: &str| Allowed::new([rule.parse().unwrap()]).addresses_from(own, &target, [found]);
+        assert_eq!(reached("*:*"), []);
+        assert_eq!(reached("93.184.216.34:5432"), [found], "but it can be named");
+        assert_eq!(Allowed::new([Allowed::public()]).addresses_from(|_| false, &target, [found]), [found]);
     }
 
     #[test]
