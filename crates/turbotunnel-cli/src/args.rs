@@ -116,12 +116,20 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "Each step takes ten seconds at most. 0: all well; 10: the last line says what is not.")]
 pub struct CheckArgs {
-    /// The server.
-    #[arg(value_name = "SERVER", help = SERVER_HELP, env = "TURBOTUNNEL_SERVER")]
-    pub server: String,
+    /// Which server, and how it is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
     /// A target to reach; without it, the server's own
     #[arg(long, value_name = "HOST:PORT")]
     pub target: Option<String>,
+}
+
+/// Which server, and how it is reached.
+#[derive(Args, Debug)]
+pub struct ReachArgs {
+    /// The server.
+    #[arg(value_name = "SERVER", help = SERVER_HELP, env = "TURBOTUNNEL_SERVER")]
+    pub server: String,
     /// Expect the server to have this public key (or the one in this file); a link says it already
     #[arg(
         short = 'k',
@@ -134,9 +142,23 @@ pub struct CheckArgs {
     /// Show the server the key in this file; without it, a new one each time
     #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
     pub key: Option<PathBuf>,
-    /// The worked example's format
+    /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
+    /// A proxy that carriers go through.
+    #[arg(
+        long,
+        help = "Reach the server through a proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://...",
+        value_name = "URL",
+        env = "TURBOTUNNEL_PROXY"
+    )]
+    pub proxy: Option<Proxy>,
+    /// For tls:// and wss://: a file with certificates of CAs that are trusted as well
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// For tls:// and wss://: the name to ask for, and that the certificate has to be for, if it is not the address's
+    #[arg(long, value_name = "NAME")]
+    pub tls_name: Option<String>,
 }
 
 /// `status`
@@ -325,9 +347,9 @@ pub struct ServingArgs {
     A jump over it: ssh -o ProxyCommand='turbotunnel client LINK -W %h:%p' HOST\n\
     A browser's:    turbotunnel client LINK -D 1080, and socks5h://127.0.0.1:1080 in the browser")]
 pub struct ClientArgs {
-    /// The server.
-    #[arg(value_name = "SERVER", help = SERVER_HELP, env = "TURBOTUNNEL_SERVER")]
-    pub server: String,
+    /// Which server, and how it is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
     /// Connections to PORT here go to HOST:HOSTPORT as the server sees it; without that, to the server's own target
     #[arg(short = 'L', long = "local", value_name = "[BIND:]PORT[:HOST:HOSTPORT]")]
     pub local: Vec<String>,
@@ -340,21 +362,6 @@ pub struct ClientArgs {
     /// Standard input and output to this target
     #[arg(short = 'W', long = "stdio", value_name = "HOST:PORT", conflicts_with_all = ["local", "dynamic", "remote"])]
     pub stdio: Option<String>,
-    /// Expect the server to have this public key (or the one in this file); a link says it already
-    #[arg(
-        short = 'k',
-        long = "server-key",
-        value_name = "KEY|FILE",
-        conflicts_with = "plain",
-        env = "TURBOTUNNEL_SERVER_KEY"
-    )]
-    pub server_key: Option<String>,
-    /// Show the server the key in this file; without it, a new one each time
-    #[arg(long, value_name = "FILE", conflicts_with = "plain", env = "TURBOTUNNEL_KEY")]
-    pub key: Option<PathBuf>,
-    /// The worked example's format, readable by everybody
-    #[arg(long)]
-    pub plain: bool,
     /// Show numbers over HTTP at this address, as a page, for Prometheus and for health checks; a lone PORT is 127.0.0.1
     #[arg(long, value_name = "ADDRESS", env = "TURBOTUNNEL_STATUS")]
     pub status: Option<String>,
@@ -367,20 +374,6 @@ pub struct ClientArgs {
     /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
     #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
     pub give_up: Setting,
-    /// A proxy that carriers go through.
-    #[arg(
-        long,
-        help = "Reach the server through a proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://...",
-        value_name = "URL",
-        env = "TURBOTUNNEL_PROXY"
-    )]
-    pub proxy: Option<Proxy>,
-    /// For tls:// and wss://: a file with certificates of CAs that are trusted as well
-    #[arg(long, value_name = "FILE")]
-    pub tls_ca: Option<PathBuf>,
-    /// For tls:// and wss://: the name to ask for, and that the certificate has to be for, if it is not the address's
-    #[arg(long, value_name = "NAME")]
-    pub tls_name: Option<String>,
     /// Give up when the very first dial fails
     #[arg(long)]
     pub fail_fast: bool,

@@ -11,6 +11,7 @@ use turbotunnel::secure::{Link, ParseLinkError, PublicKey, StaticKey};
 use turbotunnel::{Clients, KeyFileError, read_key_file, write_key_file};
 use turbotunnel_carriers::{Address, DialOptions, Dialer, Kind, ParseAddressError};
 
+use crate::args::ReachArgs;
 use crate::failure::{Exit, Failure, reason};
 
 /// A client list is a line for each client.
@@ -57,6 +58,25 @@ impl Way {
             );
         }
         Ok(Self { addresses, key: key.map(public_key).transpose()? })
+    }
+
+    /// From the arguments of a command that wants a key, and what makes carriers to each of the addresses.
+    ///
+    /// # Errors
+    /// There is no key and `--plain` is not said, the arguments contradict each other, or one is wrong.
+    pub(crate) fn reach(args: &ReachArgs) -> Result<(Self, Arc<[Dialer]>), Failure> {
+        let way = Self::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
+        if way.key.is_none() && !args.plain {
+            return Err(usage(format!("no key for {}", way.address())).tip(
+                "use the turbotunnel:// link the server printed, or -k KEY; --plain talks to the worked example, readable by everybody",
+            ));
+        }
+        let mut options = DialOptions::default();
+        options.ca_file.clone_from(&args.tls_ca);
+        options.server_name.clone_from(&args.tls_name);
+        options.proxy.clone_from(&args.proxy);
+        let dialers = way.dialers(&options)?;
+        Ok((way, dialers))
     }
 
     /// The first of the addresses, as it is told.

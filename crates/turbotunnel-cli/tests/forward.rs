@@ -300,7 +300,7 @@ fn a_client_of_a_restarted_server_starts_anew() {
     assert_eq!(open.read(&mut back).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     let lost = client.line(" lost: ");
     assert!(
-        lost.contains("the server does not know this session any more; 1 stream cut; starting a new one"),
+        lost.contains("the server does not know this session any more; what was open is cut; starting a new one"),
         "{lost}"
     );
     assert_eq!(there_and_back(connect(&at[0]), b"again"), b"again");
@@ -683,4 +683,26 @@ fn a_client_gives_up_when_it_was_told_to() {
     client.line("error: gave up: no contact for 1 s");
     client.line("tip: --give-up is how long it goes on trying");
     assert_eq!(client.wait().code(), Some(9));
+}
+
+/// Each line an object, with what happened by name and in numbers: at both ends, for a session from its beginning to its loss.
+#[cfg(unix)]
+#[test]
+fn machines_read_the_log() {
+    let server = Keyed::start("--echo --log-format json");
+    let client = Running::start(&format!("client {} -L 0 --log-format json", server.link));
+    let event = |of: &Running, name: &str| -> serde_json::Value {
+        serde_json::from_str(&of.line(&format!("\"event\":\"{name}\""))).unwrap()
+    };
+    let up = event(&client, "session_up");
+    assert!(up["took_s"].as_f64().is_some_and(|took| took > 0.0), "{up}");
+    assert_eq!(event(&server.server, "session_new")["session"], up["session"]);
+    client.signal("HUP");
+    let resumed = event(&client, "carrier_up");
+    assert_eq!((&resumed["session"], &resumed["carrier"]), (&up["session"], &2.into()), "{resumed}");
+    assert_eq!(event(&server.server, "carrier_up")["carrier"], 2);
+    let _again = server.restart("--echo");
+    let lost = event(&client, "session_lost");
+    assert_eq!(lost["session"], up["session"], "{lost}");
+    assert!(lost["reason"].as_str().is_some_and(|reason| reason.contains("does not know")), "{lost}");
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use turbotunnel::{Attempt, Config, Event, Session};
-use turbotunnel_carriers::{Connection, DialOptions, Dialer};
+use turbotunnel_carriers::{Connection, Dialer};
 
 use crate::args::CheckArgs;
 use crate::failure::{Exit, Failure, plain, reason};
@@ -38,14 +38,9 @@ const GREETING: Duration = Duration::from_secs(1);
 const SHOWN: usize = 60;
 
 pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
-    if way.key.is_none() && !args.plain {
-        return Err(Failure::new(Exit::Usage, format!("no key for {}", way.address()))
-            .tip("use the turbotunnel:// link the server printed, or -k KEY; --plain is for the worked example"));
-    }
+    let (way, dialers) = Way::reach(&args.reach)?;
     let target = args.target.as_deref().map(|target| spec::one_target("--target", target)).transpose()?;
-    let own = args.key.as_deref().map(keys::own_key).transpose()?;
-    let dialers = way.dialers(&DialOptions::default())?;
+    let own = args.reach.key.as_deref().map(keys::own_key).transpose()?;
 
     for dialer in dialers.iter() {
         name(dialer).await?;
@@ -82,7 +77,8 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
         None => good(step, format_args!("plain, readable by everybody, up in {up}"))?,
     }
 
-    let mut stream = reach_target(&session, target.map_or(Request::Default, Request::Connect), args.plain).await?;
+    let mut stream =
+        reach_target(&session, target.map_or(Request::Default, Request::Connect), args.reach.plain).await?;
 
     while news.try_recv().is_ok() {}
     cut.notify_waiters();

@@ -1,64 +1,47 @@
 //! `client`: connections of programs here, or standard input and output, to targets at the server; and ports at the server to targets here.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use turbotunnel::{Config, Session, SessionError, Stream};
-
-use turbotunnel_carriers::DialOptions;
+use turbotunnel::{Config, Session, SessionError};
 
 use crate::args::ClientArgs;
 use crate::failure::{Exit, Failure, reason};
-use crate::forward::inlet::{self, Answered, Inlet, Uplink, Want};
+use crate::forward::borrow::borrow_ports;
+use crate::forward::inlet::{self, Answered, Inlet, Want};
 use crate::forward::open::Open;
-use crate::forward::outlet;
+use crate::forward::program::Program;
 use crate::forward::pump::{Broken, Moved, pump};
-use crate::forward::request::{Answer, Code, Request, Target};
+use crate::forward::request::{Code, Request, Target};
 use crate::forward::spec::{self, Reverse};
 use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
 use crate::log::Log;
 use crate::signals::{Signal, Signals};
 use crate::status;
-use crate::status::board::{Board, Traffic};
-use crate::stdio::{self, Stdin, Stdout};
+use crate::status::board::Board;
+use crate::stdio;
 use crate::text;
 
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// The same when something went wrong, or the user wants to leave.
 const HASTY_GOODBYE: Duration = Duration::from_millis(200);
-/// Before a port at the server is asked for again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// "Never": as long as a session may live at all.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
-    let way = Way::new(&args.server, args.server_key.as_deref(), args.key.is_some(), args.plain)?;
-    if way.key.is_none() && !args.plain {
-        return Err(Failure::new(Exit::Usage, format!("no key for {}", way.address())).tip(
-            "use the turbotunnel:// link the server printed, or -k KEY; --plain talks to the worked example, readable by everybody",
-        ));
-    }
-    let mut options = DialOptions::default();
-    options.ca_file.clone_from(&args.tls_ca);
-    options.server_name.clone_from(&args.tls_name);
-    options.proxy.clone_from(&args.proxy);
-    let dialers = way.dialers(&options)?;
+    let (way, dialers) = Way::reach(&args.reach)?;
     let ports = Ports::of(args)?;
     let to = args.stdio.as_deref().map(|to| spec::one_target("-W", to)).transpose()?;
     let names = to.is_some()
         || !ports.reverse.is_empty()
         || ports.local.iter().any(|(_, want)| !matches!(want, Want::Forward(None)));
-    if args.plain && names {
+    if args.reach.plain && names {
         return Err(Failure::new(Exit::Usage, "in the plain format streams go where the server sends them")
             .tip("-L PORT leads there; -W, -D, -R and targets of -L need a server with a key"));
     }
@@ -68,7 +51,7 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     config.fail_fast = args.fail_fast;
     config.max_backoff = args.max_backoff;
     config.stall = args.stall;
-    let own = args.key.as_deref().map(keys::own_key).transpose()?;
+    let own = args.reach.key.as_deref().map(keys::own_key).transpose()?;
     let open = Open::default();
     let board = Board::new("client", open.clone());
     if let Some(at) = &args.status {
@@ -117,7 +100,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
     let (up, uplink) = watch::channel(None);
     let inlet = Arc::new(Inlet {
         uplink: uplink.clone(),
-        plain: args.plain,
+        plain: args.reach.plain,
         open: open.clone(),
         traffic: line.board.traffic().clone(),
         log: log.clone(),
@@ -137,7 +120,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         accepting.spawn(status::line::keep(line.board.clone(), uplink.clone(), log.clone()));
     }
     let borrowing = borrow_ports(&ports.reverse, uplink, &open, line.board.traffic(), &log);
-    let keeping = line.keep(&up, &open);
+    let keeping = line.keep(&up);
     let signalled = obey(&mut signals, &up, &open, &log);
     let ended = tokio::select! {
         failure = keeping => Err(failure),
@@ -204,129 +187,6 @@ async fn drain(signals: &mut Signals, open: &Open, limit: Duration, log: &Log) -
     }
 }
 
-/// `-R`: asks for ports in each session that comes up, and serves what comes to them. Returns when the server does not allow one.
-async fn borrow_ports(reverse: &[Reverse], mut uplink: Uplink, open: &Open, traffic: &Traffic, log: &Log) -> Failure {
-    if reverse.is_empty() {
-        return std::future::pending().await;
-    }
-    loop {
-        let session = match uplink.wait_for(Option::is_some).await {
-            Ok(session) => session.clone(),
-            Err(_) => return std::future::pending().await,
-        };
-        let Some(session) = session else { continue };
-        let borrowed = Arc::new(Borrowed::default());
-        let asking = reverse.iter().map(|reverse| ask(&session, reverse, &borrowed, log));
-        let asking = async {
-            let mut asking: Vec<Pin<Box<_>>> = asking.map(Box::pin).collect();
-            std::future::poll_fn(|cx| {
-                let refused = asking.iter_mut().find_map(|asking| match asking.as_mut().poll(cx) {
-                    Poll::Ready(failure) => Some(failure),
-                    Poll::Pending => None,
-                });
-                refused.map_or(Poll::Pending, Poll::Ready)
-            })
-            .await
-        };
-        tokio::select! {
-            // The answer that lends a port first: the connections that waited there come right behind it.
-            biased;
-            failure = asking => return failure,
-            () = serve_arrivals(&session, &borrowed, open, traffic, log) => {}
-        }
-        // The session is over.
-        if uplink.wait_for(Option::is_none).await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-/// Ports at the server, and where they lead.
-#[derive(Default)]
-struct Borrowed(std::sync::Mutex<std::collections::HashMap<u16, Target>>);
-
-impl Borrowed {
-    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<u16, Target>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// Asks for one port and holds it for as long as the session lives. Returns when it is not allowed.
-async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Log) -> Failure {
-    let wanted = &reverse.listen;
-    loop {
-        let asked = async {
-            let mut stream = inlet::opened(session, Some(&Request::Listen(wanted.clone()))).await?;
-            let answer = Answer::read(&mut stream).await?;
-            io::Result::Ok((stream, answer))
-        };
-        match asked.await {
-            Ok((mut stream, Answer { code: Code::Done, port: Some(port) })) => {
-                let target = &reverse.target;
-                log.info(format_args!("the server's port {port} leads to {target}"));
-                borrowed.lock().insert(port, target.clone());
-                // It ends when the port is lost.
-                let _ = stream.read(&mut [0; 1]).await;
-                borrowed.lock().remove(&port);
-                log.info(format_args!("the server's port {port} is lost"));
-            }
-            Ok((_, Answer { code: Code::NotAllowed, .. })) => {
-                return Failure::new(Exit::NotAllowed, format!("the server does not lend port {}", wanted.port))
-                    .tip(format!("its operator can start it with --reverse {}", wanted.port));
-            }
-            Ok((_, answer)) => {
-                log.info(format_args!(
-                    "the server cannot listen on port {}: {}; asking again",
-                    wanted.port, answer.code
-                ));
-            }
-            // The session is over; whoever keeps it says so.
-            Err(_) => return std::future::pending().await,
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
-/// Brings what comes to the server's ports to where they lead, until the session ends.
-async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open, traffic: &Traffic, log: &Log) {
-    while let Ok(mut stream) = session.accept().await {
-        let (borrowed, one, traffic, log) = (borrowed.clone(), open.one(), traffic.clone(), log.clone());
-        tokio::spawn(async move {
-            if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
-                stream.reset();
-                log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
-            }
-            drop(one);
-        });
-    }
-}
-
-async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traffic, log: &Log) -> io::Result<()> {
-    let target = match Request::read(&mut *stream).await? {
-        Request::Arrived(from) => borrowed.lock().get(&from.port).cloned(),
-        _ => return stream.write_all(&Answer::new(Code::UnknownKind).encode()).await,
-    };
-    let Some(target) = target else {
-        return stream.write_all(&Answer::new(Code::NotAllowed).encode()).await;
-    };
-    let mut connection = match outlet::connect(&target).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            log.info(format_args!("a connection from the server to {target}: {}", Code::of(&error)));
-            return stream.write_all(&Answer::new(Code::of(&error)).encode()).await;
-        }
-    };
-    stream.write_all(&Answer::new(Code::Done).encode()).await?;
-    match pump(&mut connection, stream, &mut Moved::default(), traffic).await {
-        Ok(()) => Ok(()),
-        Err(Broken::Connection(error)) => Err(error),
-        Err(Broken::Stream(error)) => {
-            outlet::reset(connection);
-            Err(error)
-        }
-    }
-}
-
 async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Result<(), Failure> {
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup])?;
     let session = tokio::select! {
@@ -336,7 +196,7 @@ async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Re
     let (stop, stopped) = oneshot::channel();
     let request = to.map_or(Request::Default, Request::Connect);
     let result = tokio::select! {
-        result = carry(line, &session, &request, args.plain, stopped) => result,
+        result = carry(line, &session, &request, args.reach.plain, stopped) => result,
         failure = obey_in_stdio(&mut signals, stop, args.drain) => Err(failure),
     };
     let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
@@ -388,7 +248,7 @@ async fn carry(
         |what: &str, error: &io::Error| Failure::new(Exit::Unexpected, format!("{what}: {}", reason(error)));
     let stdin = stdio::stdin().map_err(|error| unexpected("cannot read standard input", &error))?;
     let stdout = stdio::stdout().map_err(|error| unexpected("cannot write standard output", &error))?;
-    let mut program = Program { stdin, stdout: Some(stdout), stopped: Some(stopped), failed: None };
+    let mut program = Program::new(stdin, stdout, stopped);
     let stream =
         inlet::opened(session, (!plain).then_some(request)).await.map_err(|error| line.failure(&error, None))?;
     let mut stream = Answered::new(stream, !plain);
@@ -403,7 +263,7 @@ async fn carry(
     match broken {
         Broken::Connection(error) => {
             stream.reset();
-            Err(unexpected(program.failed.unwrap_or("cannot read standard input"), &error))
+            Err(unexpected(program.failed().unwrap_or("cannot read standard input"), &error))
         }
         Broken::Stream(error) => Err(match (inlet::refusal(&error), session_error(&error)) {
             (Some(code), _) => refused(request, code),
@@ -437,61 +297,4 @@ fn refused(request: &Request, code: Code) -> Failure {
 
 fn session_error(error: &io::Error) -> Option<SessionError> {
     error.get_ref()?.downcast_ref::<SessionError>().cloned()
-}
-
-/// Standard input and output as one connection.
-struct Program {
-    stdin: Stdin,
-    stdout: Option<Stdout>,
-    stopped: Option<oneshot::Receiver<()>>,
-    failed: Option<&'static str>,
-}
-
-impl AsyncRead for Program {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Told once; a sender that is gone has nothing to tell.
-        match self.stopped.as_mut().map(|stopped| Pin::new(stopped).poll(cx)) {
-            Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-            Some(Poll::Ready(Err(_))) => self.stopped = None,
-            _ => {}
-        }
-        let outcome = ready!(Pin::new(&mut self.stdin).poll_read(cx, buf));
-        if outcome.is_err() {
-            self.failed = Some("cannot read standard input");
-        }
-        Poll::Ready(outcome)
-    }
-}
-
-impl Program {
-    fn told(&mut self, outcome: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        if matches!(outcome, Poll::Ready(Err(_))) {
-            self.failed = Some("cannot write standard output");
-        }
-        outcome
-    }
-}
-
-impl AsyncWrite for Program {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(stdout) = &mut self.stdout else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        let outcome = ready!(Pin::new(stdout).poll_write(cx, bytes));
-        if outcome.is_err() {
-            self.failed = Some("cannot write standard output");
-        }
-        Poll::Ready(outcome)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(stdout) = &mut self.stdout else { return Poll::Ready(Ok(())) };
-        let outcome = Pin::new(stdout).poll_flush(cx);
-        self.told(outcome)
-    }
-
-    /// Whoever reads our output sees its end, also while we still read his input.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.as_mut().poll_flush(cx))?;
-        let closed = self.stdout.take().map_or(Ok(()), Stdout::close);
-        self.told(Poll::Ready(closed))
-    }
 }

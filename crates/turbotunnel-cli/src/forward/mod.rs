@@ -9,9 +9,11 @@
 //! format has neither: there a stream goes to the one place that the server was started with.
 
 pub(crate) mod allow;
+pub(crate) mod borrow;
 pub(crate) mod inlet;
 pub(crate) mod open;
 pub(crate) mod outlet;
+pub(crate) mod program;
 pub(crate) mod pump;
 pub mod request;
 pub(crate) mod reverse;

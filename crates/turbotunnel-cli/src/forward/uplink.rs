@@ -10,7 +10,6 @@ use turbotunnel::secure::StaticKey;
 use turbotunnel::{Attempt, Config, Event, Session, SessionError, SessionId};
 use turbotunnel_carriers::Dialer;
 
-use super::open::Open;
 use crate::commands::session_failure;
 use crate::failure::{Exit, Failure, plain};
 use crate::keys::Way;
@@ -91,7 +90,7 @@ impl Line {
     }
 
     /// Keeps a session up until that makes no sense any more, and says why. `up` tells of the one that there is.
-    pub(crate) async fn keep(&self, up: &watch::Sender<Option<Session>>, open: &Open) -> Failure {
+    pub(crate) async fn keep(&self, up: &watch::Sender<Option<Session>>) -> Failure {
         loop {
             match self.connect().await {
                 Ok(session) => {
@@ -105,12 +104,11 @@ impl Line {
                     if matches!(why, SessionError::GaveUp(after) if after >= self.config.time_to_live) {
                         return self.failure(&why, None);
                     }
-                    let lost = match open.now() as u64 {
-                        0 => "nothing was open".to_owned(),
-                        cut => format!("{} cut", text::count(cut, "stream")),
-                    };
-                    self.log
-                        .info(format_args!("session {} lost: {why}; {lost}; starting a new one", session.id().short()));
+                    let id = session.id();
+                    let fields = [session_field(id), ("reason", why.to_string().into())];
+                    let id = id.short();
+                    let text = format_args!("session {id} lost: {why}; what was open is cut; starting a new one");
+                    self.log.event("session_lost", &fields, text);
                 }
                 // The user has said how long to try.
                 Err(error) => return self.failure(&error, None),

@@ -1,0 +1,154 @@
+//! The client's half of `-R`: asks for ports of the server, and brings what comes to them to targets here. The server's is [`super::reverse`].
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use turbotunnel::{Session, Stream};
+
+use super::inlet::{self, Uplink};
+use super::open::Open;
+use super::outlet;
+use super::pump::{Broken, Moved, pump};
+use super::request::{Answer, Code, Request, Target};
+use super::spec::Reverse;
+use crate::failure::{Exit, Failure, reason};
+use crate::log::Log;
+use crate::status::board::Traffic;
+
+/// Before a port is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// `-R`: asks for ports in each session that comes up, and serves what comes to them. Returns when the server does not allow one.
+pub(crate) async fn borrow_ports(
+    reverse: &[Reverse],
+    mut uplink: Uplink,
+    open: &Open,
+    traffic: &Traffic,
+    log: &Log,
+) -> Failure {
+    if reverse.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        let session = match uplink.wait_for(Option::is_some).await {
+            Ok(session) => session.clone(),
+            Err(_) => return std::future::pending().await,
+        };
+        let Some(session) = session else { continue };
+        let borrowed = Arc::new(Borrowed::default());
+        let asking = reverse.iter().map(|reverse| ask(&session, reverse, &borrowed, log));
+        let asking = async {
+            let mut asking: Vec<Pin<Box<_>>> = asking.map(Box::pin).collect();
+            std::future::poll_fn(|cx| {
+                let refused = asking.iter_mut().find_map(|asking| match asking.as_mut().poll(cx) {
+                    Poll::Ready(failure) => Some(failure),
+                    Poll::Pending => None,
+                });
+                refused.map_or(Poll::Pending, Poll::Ready)
+            })
+            .await
+        };
+        tokio::select! {
+            // The answer that lends a port first: the connections that waited there come right behind it.
+            biased;
+            failure = asking => return failure,
+            () = serve_arrivals(&session, &borrowed, open, traffic, log) => {}
+        }
+        // The session is over.
+        if uplink.wait_for(Option::is_none).await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ports at the server, and where they lead.
+#[derive(Default)]
+struct Borrowed(Mutex<HashMap<u16, Target>>);
+
+impl Borrowed {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u16, Target>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks for one port and holds it for as long as the session lives. Returns when it is not allowed.
+async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Log) -> Failure {
+    let wanted = &reverse.listen;
+    loop {
+        let asked = async {
+            let mut stream = inlet::opened(session, Some(&Request::Listen(wanted.clone()))).await?;
+            let answer = Answer::read(&mut stream).await?;
+            io::Result::Ok((stream, answer))
+        };
+        match asked.await {
+            Ok((mut stream, Answer { code: Code::Done, port: Some(port) })) => {
+                let target = &reverse.target;
+                log.info(format_args!("the server's port {port} leads to {target}"));
+                borrowed.lock().insert(port, target.clone());
+                // It ends when the port is lost.
+                let _ = stream.read(&mut [0; 1]).await;
+                borrowed.lock().remove(&port);
+                log.info(format_args!("the server's port {port} is lost"));
+            }
+            Ok((_, Answer { code: Code::NotAllowed, .. })) => {
+                return Failure::new(Exit::NotAllowed, format!("the server does not lend port {}", wanted.port))
+                    .tip(format!("its operator can start it with --reverse {}", wanted.port));
+            }
+            Ok((_, answer)) => {
+                log.info(format_args!(
+                    "the server cannot listen on port {}: {}; asking again",
+                    wanted.port, answer.code
+                ));
+            }
+            // The session is over; whoever keeps it says so.
+            Err(_) => return std::future::pending().await,
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Brings what comes to the server's ports to where they lead, until the session ends.
+async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open, traffic: &Traffic, log: &Log) {
+    while let Ok(mut stream) = session.accept().await {
+        let (borrowed, one, traffic, log) = (borrowed.clone(), open.one(), traffic.clone(), log.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
+                stream.reset();
+                log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
+            }
+            drop(one);
+        });
+    }
+}
+
+async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traffic, log: &Log) -> io::Result<()> {
+    let target = match Request::read(&mut *stream).await? {
+        Request::Arrived(from) => borrowed.lock().get(&from.port).cloned(),
+        _ => return stream.write_all(&Answer::new(Code::UnknownKind).encode()).await,
+    };
+    let Some(target) = target else {
+        return stream.write_all(&Answer::new(Code::NotAllowed).encode()).await;
+    };
+    let mut connection = match outlet::connect(&target).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            log.info(format_args!("a connection from the server to {target}: {}", Code::of(&error)));
+            return stream.write_all(&Answer::new(Code::of(&error)).encode()).await;
+        }
+    };
+    stream.write_all(&Answer::new(Code::Done).encode()).await?;
+    match pump(&mut connection, stream, &mut Moved::default(), traffic).await {
+        Ok(()) => Ok(()),
+        Err(Broken::Connection(error)) => Err(error),
+        Err(Broken::Stream(error)) => {
+            outlet::reset(connection);
+            Err(error)
+        }
+    }
+}
