@@ -10,6 +10,10 @@ const fn smux(name: &'static str) -> Test {
     Test { package: "turbotunnel-smux", target: "stories", name }
 }
 
+const fn refusal(name: &'static str) -> Test {
+    Test { package: "turbotunnel-smux", target: "refusals", name }
+}
+
 const fn rule(name: &'static str) -> Test {
     Test { package: "turbotunnel-sim", target: "rules", name }
 }
@@ -602,7 +606,21 @@ pub const FAULTS: &[Fault] = &[
         file: OUTPUT,
         right: "if room < HEADER_LEN + if told { HEADER_LEN + UPD_LEN } else { 0 } {",
         wrong: "if room < HEADER_LEN {",
-        test: smux("a_refusal_waits_for_room"),
+        test: refusal("a_refusal_waits_for_room"),
+    },
+    Fault {
+        name: "a stream that is given up looks finished",
+        file: MUX,
+        right: "        if tells && unfinished {",
+        wrong: "        if false && tells && unfinished {",
+        test: refusal("a_stream_that_is_reset_fails_once_what_came_has_been_read"),
+    },
+    Fault {
+        name: "take back an end that was told",
+        file: MUX,
+        right: "matches!(stream.fin, Fin::Open | Fin::Wanted | Fin::Due)",
+        wrong: "matches!(stream.fin, Fin::Open | Fin::Wanted | Fin::Due | Fin::Sent)",
+        test: refusal("a_stream_that_is_reset_fails_once_what_came_has_been_read"),
     },
     Fault {
         name: "open streams faster than the peer takes them",
