@@ -51,6 +51,9 @@ pub struct Sim {
     ends: Option<Ends>,
     intruders: Vec<Intruder>,
     rounds: u32,
+    /// Something has happened to an end since its promises were last checked and its next turn was asked for.
+    touched: [bool; 2],
+    wake: [Option<Instant>; 2],
     /// Up and down: bytes received by when, and the longest time in which nothing was.
     pauses: [(u64, Duration, Duration); 2],
 }
@@ -90,6 +93,8 @@ impl Sim {
             ends: None,
             intruders: Vec::new(),
             rounds: 0,
+            touched: [true; 2],
+            wake: [None; 2],
             pauses: [(0, Duration::ZERO, Duration::ZERO); 2],
         }
     }
@@ -307,30 +312,35 @@ impl Sim {
 
     /// Goes to the next point in time at which something happens. False: not before or at `until`.
     fn step(&mut self, until: Instant) -> bool {
-        let now = self.now;
-        let ends = self.ends();
-        let wake = [(Side::Client, ends.client.wake_at(now)), (Side::Server, ends.server.wake_at(now))];
-        let wake = wake.into_iter().filter(|(side, _)| !self.net.is_asleep(*side)).filter_map(|(_, at)| at);
+        let awake = [Side::Client, Side::Server].into_iter().filter(|side| !self.net.is_asleep(*side));
+        let wake = awake.filter_map(|side| self.wake[side as usize]);
         let Some(next) = wake.chain(self.net.next()).min() else { return false };
         if next > until {
             return false;
         }
         assert!(next > self.now, "the time does not advance");
         self.now = next;
-        self.settle();
+        self.settle_touched();
         true
     }
 
-    /// Does everything that can be done now, then checks all promises.
+    /// Does everything that can be done now, then checks all promises of both ends.
     fn settle(&mut self) {
-        let now = self.now;
         self.ends();
+        self.touched = [true; 2];
+        self.settle_touched();
+    }
+
+    /// As [`Sim::settle`], for when only the time has passed: an end that nothing happens to then has promised what it did before.
+    fn settle_touched(&mut self) {
+        let now = self.now;
         self.rounds = 0;
         loop {
             let ends = self.ends.as_mut().expect("made");
             let news = self.net.take_news(now);
             let mut busy = !news.is_empty();
             for (wire, side, news) in news {
+                self.touched[side as usize] = true;
                 match side {
                     Side::Server => ends.server.hear(now, wire, news, &mut self.net),
                     Side::Client => match self.intruders.iter_mut().find(|intruder| intruder.wire == wire) {
@@ -340,7 +350,9 @@ impl Sim {
                 }
             }
             for (side, node) in [(Side::Client, &mut ends.client), (Side::Server, &mut ends.server)] {
-                busy |= !self.net.is_asleep(side) && node.turn(now, &mut self.net);
+                let did = !self.net.is_asleep(side) && node.turn(now, &mut self.net);
+                self.touched[side as usize] |= did;
+                busy |= did;
             }
             if !busy {
                 break;
@@ -350,9 +362,14 @@ impl Sim {
         }
         let ends = self.ends.as_mut().expect("made");
         for (side, node) in [(Side::Client, &mut ends.client), (Side::Server, &mut ends.server)] {
-            if !self.net.is_asleep(side) {
+            let (touched, wake) = (&mut self.touched[side as usize], &mut self.wake[side as usize]);
+            if *touched && !self.net.is_asleep(side) {
                 node.check(now, &mut self.net);
             }
+            if *touched || wake.is_some_and(|at| at <= now) {
+                *wake = node.wake_at(now);
+            }
+            *touched &= self.net.is_asleep(side);
         }
         self.check_memory();
         self.note_pauses();
