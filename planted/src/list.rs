@@ -782,7 +782,14 @@ pub const FAULTS: &[Fault] = &[
         file: TUNNEL,
         right: "Control::NotAdmitted { .. } if self.path.is_client() && self.authenticated =>",
         wrong: "Control::NotAdmitted { .. } if self.path.is_client() =>",
-        test: tokio_half("secure_sessions", "a_plain_session_does_not_believe_that_it_is_not_admitted"),
+        test: tokio_half("secure_sessions", "a_plain_session_does_not_believe_that_it_is_not_admitted_or_held"),
+    },
+    Fault {
+        name: "believe in plain mode that one is held",
+        file: TUNNEL,
+        right: "Control::Held { limit, .. } if self.path.is_client() && self.authenticated =>",
+        wrong: "Control::Held { limit, .. } if self.path.is_client() =>",
+        test: tokio_half("secure_sessions", "a_plain_session_does_not_believe_that_it_is_not_admitted_or_held"),
     },
     Fault {
         name: "a carrier is never too old",

@@ -685,6 +685,27 @@ fn a_client_gives_up_when_it_was_told_to() {
     assert_eq!(client.wait().code(), Some(9));
 }
 
+/// A server that has no room says so to whoever has the key; one that waits is served as soon as there is some.
+#[test]
+fn a_full_server_says_what_it_is_full_of() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target} --max-sessions 1"));
+    let (mut first, at) = client(&format!("{} -L 0", server.link), 1);
+    assert_eq!(there_and_back(connect(&at[0]), b"there is room"), b"there is room");
+    let hasty = run(&format!("client {} -L 0 --fail-fast", server.link));
+    let said = text(&hasty.stderr);
+    assert_eq!(hasty.status.code(), Some(4), "{said}");
+    let full = "has no room for this session: it has as many sessions as it bears\n";
+    assert!(said.contains(full) && said.contains("tip: wait and start again"), "{said}");
+
+    let (second, at) = client(&format!("{} -L 0", server.link), 1);
+    second.line("has no room yet: it has as many sessions as it bears; waiting");
+    let patient = thread::spawn(move || there_and_back(connect(&at[0]), b"patience"));
+    first.signal("TERM");
+    first.wait();
+    assert_eq!(patient.join().unwrap(), b"patience");
+}
+
 /// Each line an object, with what happened by name and in numbers: at both ends, for a session from its beginning to its loss.
 #[cfg(unix)]
 #[test]

@@ -4,6 +4,8 @@
 //! byte, then fields, little-endian like KCP's. The format, byte by byte and with vectors, is `docs/wire.md`. Unknown types and
 //! wrong lengths are ignored: they may come from a newer version, or be noise.
 
+use std::fmt;
+
 use kcp::Sn;
 
 /// Packets shorter than this are control packets, all others KCP's.
@@ -63,6 +65,43 @@ pub enum ByeReason {
     Other(u8),
 }
 
+/// Which of a server's [`Limits`](crate::Limits) keeps a client waiting, as the server told the holder of a key. In the plain mode nobody is told anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Limits::sessions`](crate::Limits::sessions).
+    Sessions,
+    /// [`Limits::sessions_per_client`](crate::Limits::sessions_per_client).
+    SessionsOfClient,
+    /// [`Limits::carriers`](crate::Limits::carriers).
+    Carriers,
+    /// [`Limits::carriers_per_client`](crate::Limits::carriers_per_client).
+    CarriersOfClient,
+    /// [`Limits::carriers_per_source`](crate::Limits::carriers_per_source).
+    CarriersOfSource,
+    /// [`Limits::memory`](crate::Limits::memory).
+    Memory,
+    /// [`Limits::new_sessions`](crate::Limits::new_sessions) or [`Limits::new_sessions_per_source`](crate::Limits::new_sessions_per_source).
+    Rate,
+    /// One that this version does not know.
+    Other(u8),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sessions => "it has as many sessions as it bears",
+            Self::SessionsOfClient => "this client has as many sessions as one may",
+            Self::Carriers => "it has as many connections as it bears",
+            Self::CarriersOfClient => "this client has as many connections as one may",
+            Self::CarriersOfSource => "as many connections come from this address as may from one",
+            Self::Memory => "its memory is used up",
+            Self::Rate => "too many sessions began in a short time",
+            Self::Other(_) => "for a reason that this version does not know",
+        })
+    }
+}
+
 /// One control packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,6 +138,14 @@ pub enum Control {
         /// Repeated from the question.
         conv: u32,
     },
+    /// Server: one of its limits keeps this session or its connection waiting; it asks again itself as long as the connection lives. Believed only on carriers
+    /// that prove who sends.
+    Held {
+        /// The KCP conversation of the session.
+        conv: u32,
+        /// Which.
+        limit: Limit,
+    },
     /// The session is over.
     Bye {
         /// The KCP conversation of the session.
@@ -119,6 +166,7 @@ const PING: u8 = 4;
 const PONG: u8 = 5;
 const BYE: u8 = 6;
 const NOT_ADMITTED: u8 = 7;
+const HELD: u8 = 8;
 
 const FLAG_HEARD: u8 = 1;
 
@@ -143,6 +191,20 @@ impl Control {
             Self::Unknown { conv } | Self::NotAdmitted { conv } => {
                 out.push(if matches!(self, Self::Unknown { .. }) { UNKNOWN } else { NOT_ADMITTED });
                 out.extend_from_slice(&conv.to_le_bytes());
+            }
+            Self::Held { conv, limit } => {
+                out.push(HELD);
+                out.extend_from_slice(&conv.to_le_bytes());
+                out.push(match limit {
+                    Limit::Sessions => 0,
+                    Limit::SessionsOfClient => 1,
+                    Limit::Carriers => 2,
+                    Limit::CarriersOfClient => 3,
+                    Limit::CarriersOfSource => 4,
+                    Limit::Memory => 5,
+                    Limit::Rate => 6,
+                    Limit::Other(other) => *other,
+                });
             }
             Self::Ping { conv, nonce, una } | Self::Pong { conv, nonce, una } => {
                 out.push(if matches!(self, Self::Ping { .. }) { PING } else { PONG });
@@ -195,6 +257,19 @@ impl Control {
             }),
             UNKNOWN => Self::Unknown { conv: fields.u32()? },
             NOT_ADMITTED => Self::NotAdmitted { conv: fields.u32()? },
+            HELD => Self::Held {
+                conv: fields.u32()?,
+                limit: match fields.take::<1>()? {
+                    [0] => Limit::Sessions,
+                    [1] => Limit::SessionsOfClient,
+                    [2] => Limit::Carriers,
+                    [3] => Limit::CarriersOfClient,
+                    [4] => Limit::CarriersOfSource,
+                    [5] => Limit::Memory,
+                    [6] => Limit::Rate,
+                    [other] => Limit::Other(other),
+                },
+            },
             PING => Self::Ping { conv: fields.u32()?, nonce: fields.u32()?, una: Sn::new(fields.u32()?) },
             PONG => Self::Pong { conv: fields.u32()?, nonce: fields.u32()?, una: Sn::new(fields.u32()?) },
             BYE => Self::Bye {
@@ -222,6 +297,7 @@ impl Control {
             | Self::Settings(Settings { conv, .. })
             | Self::Unknown { conv }
             | Self::NotAdmitted { conv }
+            | Self::Held { conv, .. }
             | Self::Ping { conv, .. }
             | Self::Pong { conv, .. }
             | Self::Bye { conv, .. } => conv,
@@ -276,6 +352,7 @@ mod tests {
             }
             "unknown" => Control::Unknown { conv },
             "not admitted" => Control::NotAdmitted { conv },
+            "held" => Control::Held { conv, limit: Limit::SessionsOfClient },
             "ping" => Control::Ping { conv, nonce: 7, una },
             "pong" => Control::Pong { conv, nonce: 7, una },
             "bye" => Control::Bye { conv, token, reason: ByeReason::Done, una },
@@ -286,7 +363,7 @@ mod tests {
     #[test]
     fn the_documented_vectors_are_what_we_send_and_understand() {
         let vectors = documented();
-        assert_eq!(vectors.len(), 8);
+        assert_eq!(vectors.len(), 9);
         for (name, bytes) in vectors {
             let mut sent = Vec::new();
             meaning(&name).encode(&mut sent);
@@ -304,7 +381,7 @@ mod tests {
                 assert_eq!(Control::decode(&bytes[..len]), None, "{name} cut to {len} bytes");
             }
         }
-        for kind in (0..=255).filter(|kind| !(HELLO..=NOT_ADMITTED).contains(kind)) {
+        for kind in (0..=255).filter(|kind| !(HELLO..=HELD).contains(kind)) {
             assert_eq!(Control::decode(&[kind; 23]), None);
         }
         assert_eq!(Control::decode(&[HELLO; 24]), None);

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::control::ByeReason;
+use crate::control::{ByeReason, Limit};
 
 /// Why a session is over. A dead carrier is not among the reasons: sessions outlive carriers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,9 @@ pub enum SessionError {
     /// With keys: the server does not admit this client's key, or does so no more. On the server: the session's client was taken off the list.
     #[error("the server does not admit this client's key")]
     NotAdmitted,
+    /// With keys: one of the server's limits has kept this session from beginning for the time to live (with `fail_fast`: at the first carrier).
+    #[error("the server has no room for this session: {0}")]
+    Full(Limit),
     /// Nothing heard from the peer for the time to live, over however many carriers.
     #[error("nothing heard from the peer for {0:?}")]
     GaveUp(Duration),
@@ -90,7 +93,7 @@ impl From<SessionError> for io::Error {
             }
             SessionError::Unknown => io::ErrorKind::ConnectionReset,
             SessionError::OutOfMemory => io::ErrorKind::OutOfMemory,
-            SessionError::TooManyStreams => io::ErrorKind::QuotaExceeded,
+            SessionError::TooManyStreams | SessionError::Full(_) => io::ErrorKind::QuotaExceeded,
             SessionError::Protocol(_) | SessionError::NotAPeer | SessionError::NoValidAnswer => {
                 io::ErrorKind::InvalidData
             }

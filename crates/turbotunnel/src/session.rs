@@ -16,6 +16,7 @@ use crate::SessionId;
 use crate::carrier::secure::{Dialling, SecureCarrier};
 use crate::carrier::{Carrier, StreamCarrier};
 use crate::config::Config;
+use crate::control::Limit;
 use crate::driver::{Dialer, Driver, OnEvent};
 use crate::error::{CarrierEnd, SessionError};
 #[cfg(feature = "secure")]
@@ -62,6 +63,13 @@ pub enum Event {
         /// With keys: something took the connection and has not answered as the holder of the server's key would
         /// ([`SessionError::NoValidAnswer`]).
         unanswered: bool,
+    },
+    /// With keys: one of the server's limits keeps the session waiting. It begins, or goes on, by itself as soon as there is room.
+    Held {
+        /// Carrier on which the server said it, counted from 1.
+        number: u32,
+        /// Which limit.
+        limit: Limit,
     },
     /// The session is over.
     SessionEnded(SessionError),

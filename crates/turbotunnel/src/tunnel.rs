@@ -16,7 +16,7 @@ use kcp::{Resume, Sn};
 use smux::{Side, StreamId};
 
 use crate::config::Config;
-use crate::control::{ByeReason, Control, Hello, MIN_KCP_PACKET, Settings, Token, VERSION};
+use crate::control::{ByeReason, Control, Hello, Limit, MIN_KCP_PACKET, Settings, Token, VERSION};
 use crate::encapsulation::MAX_PACKET;
 use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
@@ -74,6 +74,8 @@ pub struct Tunnel {
     announced: bool,
     /// Before anything was heard, something else than packets came.
     stranger: bool,
+    /// Client: on which carrier the server has said that it has no room, and why.
+    held: Option<(CarrierId, Limit)>,
     /// What streams had said by the last progress.
     talk: [u64; 3],
     closing: Option<Closing>,
@@ -135,6 +137,7 @@ impl Tunnel {
             coming_up: None,
             announced: false,
             stranger: false,
+            held: None,
             talk: [0; 3],
             closing: None,
             stalled: Duration::ZERO,
@@ -154,6 +157,12 @@ impl Tunnel {
     /// All carriers of this session prove who sends on them (a mode with keys): what would end a session at the word of anybody is believed then.
     pub fn set_authenticated(&mut self) {
         self.authenticated = true;
+    }
+
+    /// The KCP conversation, which packets say.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn conv(&self) -> u32 {
+        self.conv
     }
 
     /// Client: the dial asked for by [`Action::Dial`] succeeded, and the session id is the first thing written on the connection.
@@ -317,6 +326,10 @@ impl Tunnel {
                 self.end(now, SessionError::NotAdmitted);
                 true
             }
+            Control::Held { limit, .. } if self.path.is_client() && self.authenticated => {
+                self.handle_held(now, id, limit);
+                true
+            }
             _ if self.path.must_say_hello(id) => false,
             Control::Settings(settings) => {
                 self.handle_settings(&settings);
@@ -395,6 +408,16 @@ impl Tunnel {
             self.send_hello(id, id.0);
         }
         true
+    }
+
+    /// Client: not heard from the session, which knows nothing of this.
+    fn handle_held(&mut self, now: Instant, id: CarrierId, limit: Limit) {
+        if self.held.replace((id, limit)).is_none_or(|(before, _)| before != id) {
+            self.events.push_back(Event::Held { id, limit });
+        }
+        if self.config.fail_fast && !self.heard {
+            self.end(now, SessionError::Full(limit));
+        }
     }
 
     fn handle_settings(&mut self, settings: &Settings) {
@@ -573,9 +596,13 @@ impl Tunnel {
             Change::Unknown => self.end(now, SessionError::Unknown),
             Change::Expired if self.heard => self.end(now, SessionError::GaveUp(self.path.time_to_live())),
             Change::Expired if self.stranger => self.end(now, SessionError::NotAPeer),
-            Change::Expired => {
-                self.end(now, SessionError::NeverConnected("no answer within the time to live".to_owned()));
-            }
+            Change::Expired => self.end(
+                now,
+                match self.held {
+                    Some((_, limit)) => SessionError::Full(limit),
+                    None => SessionError::NeverConnected("no answer within the time to live".to_owned()),
+                },
+            ),
         }
     }
 

@@ -5,18 +5,18 @@
 #[allow(unreachable_pub, dead_code, reason = "a module of this test only, and of its neighbours")]
 mod common;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{connect, data, echo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
-use turbotunnel::control::{ByeReason, Control, Hello};
+use turbotunnel::control::{ByeReason, Control, Hello, Limit};
 use turbotunnel::encapsulation::PacketBatch;
 use turbotunnel::secure::{HEADER_LEN, Initiator, InitiatorRandom, PublicKey, Route, StaticKey, Suite};
 use turbotunnel::{
-    Builder, Clients, Config, Limits, Listener, ListenerBuilder, Rate, Session, SessionError, SessionId,
+    Builder, Clients, Config, Event, Limits, Listener, ListenerBuilder, Rate, Session, SessionError, SessionId,
 };
 
 const IMMORTAL: fn(u32) -> u64 = |_| u64::MAX;
@@ -520,7 +520,14 @@ async fn handshakes_beyond_the_rate_wait() {
     assert_eq!((listener.stats().handshakes, listener.stats().handshakes_refused_by_rate), (4, 2));
 }
 
-/// One client has as many sessions as he may. The next waits until one of them is over; another client does not.
+/// What a client is told, as [`Builder::on_event`] tells it.
+fn told(builder: Builder) -> (Builder, Arc<Mutex<Vec<Event>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = told.clone();
+    (builder.on_event(move |event| teller.lock().unwrap().push(event)), told)
+}
+
+/// One client has as many sessions as he may. The next is told so and waits until one of them is over; another client does not.
 #[tokio::test(start_paused = true)]
 async fn sessions_of_one_key_beyond_the_limit_wait_and_those_of_others_do_not() {
     let mut limits = Limits::default();
@@ -529,12 +536,17 @@ async fn sessions_of_one_key_beyond_the_limit_wait_and_those_of_others_do_not() 
     let own = StaticKey::from_bytes(&[2; 32]);
     let (first, _) = connect(client().client_key(own.clone()), &listener, IMMORTAL).await;
     let (second, _) = connect(client().client_key(own.clone()), &listener, IMMORTAL).await;
+    let (builder, heard) = told(client().client_key(own.clone()));
     let waiting = {
-        let (own, listener) = (own.clone(), listener.clone());
-        tokio::spawn(async move { connect(client().client_key(own), &listener, IMMORTAL).await.0 })
+        let listener = listener.clone();
+        tokio::spawn(async move { connect(builder, &listener, IMMORTAL).await.0 })
     };
+    sleep(Duration::from_millis(10)).await;
+    let limit = Limit::SessionsOfClient;
+    assert!(matches!(heard.lock().unwrap()[..], [Event::Held { number: 1, limit: why }] if why == limit));
     sleep(Duration::from_secs(3)).await;
     assert!(!waiting.is_finished());
+    assert_eq!(heard.lock().unwrap().len(), 1, "told once, and asked for room every 50 ms");
     let began = Instant::now();
     let (other, _) = connect(client(), &listener, IMMORTAL).await;
     there_and_back(&other, 1000).await;
@@ -549,19 +561,67 @@ async fn sessions_of_one_key_beyond_the_limit_wait_and_those_of_others_do_not() 
     there_and_back(&second, 1000).await;
 }
 
+/// The same for one that does not want to wait, at once, and for one that does not want to wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_gives_up_waiting_for_room_says_which_limit_it_was() {
+    let mut limits = Limits::default();
+    limits.sessions = 1;
+    let listener = echoing(server().limits(limits));
+    let (session, _) = connect(client(), &listener, IMMORTAL).await;
+    let began = Instant::now();
+    let refused = connect_tapped(client().fail_fast(true), &listener, [nothing(), nothing()]).await;
+    assert_eq!(refused.map(drop).unwrap_err(), SessionError::Full(Limit::Sessions));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let patient = client().give_up_after(Duration::from_secs(40));
+    let refused = connect_tapped(patient, &listener, [nothing(), nothing()]).await;
+    assert_eq!(refused.map(drop).unwrap_err(), SessionError::Full(Limit::Sessions));
+    there_and_back(&session, 1000).await;
+}
+
+/// While a client is away somebody else takes the last place for a connection. It is told so, and goes on when the other has gone.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_finds_no_place_for_its_next_carrier_is_told_and_goes_on_when_there_is_one() {
+    let mut limits = Limits::default();
+    limits.carriers = 1;
+    let listener = echoing(server().limits(limits));
+    let away = Arc::new(AtomicBool::new(true));
+    let life = {
+        let away = away.clone();
+        move |n| match (n, away.load(Ordering::Relaxed)) {
+            (1, _) => 20_000,
+            (_, true) => 0,
+            _ => u64::MAX,
+        }
+    };
+    let (builder, heard) = told(client());
+    let (session, _) = connect(builder, &listener, life).await;
+    let talking = tokio::spawn(async move { there_and_back(&session, 100_000).await });
+    sleep(Duration::from_secs(5)).await;
+    let (other, _) = connect(client(), &listener, IMMORTAL).await;
+    away.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(5)).await;
+    let held = |event: &Event| matches!(event, Event::Held { limit: Limit::Carriers, .. });
+    assert!(heard.lock().unwrap().iter().any(held), "{heard:?}");
+    assert!(!talking.is_finished());
+    other.close().await.unwrap();
+    timeout(Duration::from_secs(5), talking).await.expect("soon").unwrap();
+}
+
 /// In the plain format anybody may say anything: this ends no session there.
 #[tokio::test(start_paused = true)]
-async fn a_plain_session_does_not_believe_that_it_is_not_admitted() {
+async fn a_plain_session_does_not_believe_that_it_is_not_admitted_or_held() {
     let listener = echoing(Listener::builder().config(Config::default()));
     let meddle: Meddle = Arc::new(|_, offset, bytes| {
         // Behind HELLO (conv at its bytes 3 to 6), in front of the rest.
         if offset == 0 && bytes.len() > 25 {
-            let mut forged = vec![0, 5, 7];
-            forged.extend_from_slice(&bytes[5..9]);
-            bytes.splice(25..25, forged);
+            let conv = bytes[5..9].to_vec();
+            let not_admitted = [&[0, 5, 7][..], &conv].concat();
+            let held = [&[0, 6, 8][..], &conv, &[1]].concat();
+            bytes.splice(25..25, [not_admitted, held].concat());
         }
     });
-    let (session, _) = connect_tapped(Session::builder(), &listener, [nothing(), meddle]).await.unwrap();
+    let (session, _) =
+        connect_tapped(Session::builder().fail_fast(true), &listener, [nothing(), meddle]).await.unwrap();
     there_and_back(&session, 10_000).await;
 }
 

@@ -13,7 +13,7 @@ mod status;
 use std::io::{self, Write};
 
 use turbotunnel::SessionError;
-use turbotunnel::control::ByeReason;
+use turbotunnel::control::{ByeReason, Limit};
 
 use crate::args::{Cli, Command};
 use crate::failure::{Exit, Failure};
@@ -153,6 +153,14 @@ pub(crate) fn session_failure(error: &SessionError, server: &str, serving: &str,
         SessionError::NotAdmitted | SessionError::ClosedByPeer(ByeReason::NotAdmitted) => {
             with(Exit::WrongKey, "the server does not accept this client's key".into())
                 .tip("its operator adds the public key to the file given with --clients")
+        }
+        SessionError::Full(limit) => {
+            with(Exit::NeverConnected, format!("{server} has no room for this session: {limit}")).tip(match limit {
+                Limit::SessionsOfClient | Limit::CarriersOfClient => {
+                    "clients that were killed are remembered for a while; wait, or end others that use the same key"
+                }
+                _ => "wait and start again, or tell its operator",
+            })
         }
         SessionError::ClosedByPeer(ByeReason::Shutdown) => {
             with(Exit::SessionLost, "the server has shut down".into()).tip("start again when it is back")

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::budget::Budget;
+use crate::control::Limit;
 use crate::limits::{Limits, ListenerStats, Rate};
 use crate::session_map::Client;
 
@@ -85,9 +86,12 @@ struct Stranger<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Number(u64);
 
-/// Not let in: [`ListenerStats`] knows why.
+/// Not let in, because of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused;
+pub(crate) struct Refused(pub Limit);
+
+/// Whoever was closed for others asks for nothing any more.
+const GONE: Refused = Refused(Limit::Carriers);
 
 /// See the [module](self). `T` is what is known of a stranger beside its source: the task that looks after it.
 pub(crate) struct Admission<T> {
@@ -186,24 +190,24 @@ impl<T> Admission<T> {
     pub(crate) fn begin(&mut self, now: Instant, number: Number, scarce: bool) -> Result<(), Refused> {
         let Belongs { source, client } = self.may_be_carrier(number, false)?;
         if scarce {
-            return self.refuse(number, |stats| &mut stats.sessions_refused_by_memory);
+            return self.refuse(number, Limit::Memory, |stats| &mut stats.sessions_refused_by_memory);
         }
         if self.sessions() >= self.limits.sessions {
-            return self.refuse(number, |stats| &mut stats.sessions_refused);
+            return self.refuse(number, Limit::Sessions, |stats| &mut stats.sessions_refused);
         }
         if self.holding(client).is_some_and(|holding| holding.sessions >= self.limits.sessions_per_client) {
-            return self.refuse(number, |stats| &mut stats.sessions_refused_of_client);
+            return self.refuse(number, Limit::SessionsOfClient, |stats| &mut stats.sessions_refused_of_client);
         }
         // A source that has used up its own allowance takes nothing of the others'.
         let of_source = source.and_then(|source| self.sources.get(&source));
         let of_source =
             of_source.map(|neighbours| neighbours.new_sessions.take(now, self.limits.new_sessions_per_source));
         if of_source == Some(None) {
-            return self.refuse(number, |stats| &mut stats.sessions_refused_by_rate_of_source);
+            return self.refuse(number, Limit::Rate, |stats| &mut stats.sessions_refused_by_rate_of_source);
         }
         let all = self.new_sessions.unwrap_or(Bucket { full_at: now });
         let Some(left) = all.take(now, self.limits.new_sessions) else {
-            return self.refuse(number, |stats| &mut stats.sessions_refused_by_rate);
+            return self.refuse(number, Limit::Rate, |stats| &mut stats.sessions_refused_by_rate);
         };
         self.new_sessions = Some(left);
         if let Some((neighbours, left)) =
@@ -219,15 +223,15 @@ impl<T> Admission<T> {
     /// once.
     #[cfg_attr(not(feature = "secure"), allow(dead_code, reason = "for listeners with keys"))]
     pub(crate) fn handshake(&mut self, now: Instant, number: Number) -> Result<(), Refused> {
-        let source = self.strangers.get(&number).ok_or(Refused)?.source;
+        let source = self.strangers.get(&number).ok_or(GONE)?.source;
         let neighbours = source.and_then(|source| self.sources.get(&source));
         let of_source = neighbours.map(|neighbours| neighbours.handshakes.take(now, self.limits.handshakes_per_source));
         if matches!(of_source, Some(None)) {
-            return self.refuse(number, |stats| &mut stats.handshakes_refused_by_rate_of_source);
+            return self.refuse(number, Limit::Rate, |stats| &mut stats.handshakes_refused_by_rate_of_source);
         }
         let all = self.handshakes.unwrap_or(Bucket { full_at: now });
         let Some(left) = all.take(now, self.limits.handshakes) else {
-            return self.refuse(number, |stats| &mut stats.handshakes_refused_by_rate);
+            return self.refuse(number, Limit::Rate, |stats| &mut stats.handshakes_refused_by_rate);
         };
         self.handshakes = Some(left);
         let neighbours = source.and_then(|source| self.sources.get_mut(&source));
@@ -306,26 +310,27 @@ impl<T> Admission<T> {
     fn refuse<R>(
         &mut self,
         number: Number,
+        limit: Limit,
         counter: impl FnOnce(&mut ListenerStats) -> &mut u64,
     ) -> Result<R, Refused> {
         let again =
             self.strangers.get_mut(&number).is_none_or(|stranger| std::mem::replace(&mut stranger.refused, true));
         *counter(&mut self.stats) += u64::from(!again);
-        Err(Refused)
+        Err(Refused(limit))
     }
 
     fn may_be_carrier(&mut self, number: Number, replaces: bool) -> Result<Belongs, Refused> {
-        let &Stranger { source, client, .. } = self.strangers.get(&number).ok_or(Refused)?;
+        let &Stranger { source, client, .. } = self.strangers.get(&number).ok_or(GONE)?;
         let of_source = source.and_then(|source| self.sources.get(&source)).map_or(0, |neighbours| neighbours.carriers);
         if of_source >= self.limits.carriers_per_source && !replaces {
-            return self.refuse(number, |stats| &mut stats.carriers_refused_of_source);
+            return self.refuse(number, Limit::CarriersOfSource, |stats| &mut stats.carriers_refused_of_source);
         }
         let of_client = self.holding(client).map_or(0, |holding| holding.carriers);
         if of_client >= self.limits.carriers_per_client && !replaces {
-            return self.refuse(number, |stats| &mut stats.carriers_refused_of_client);
+            return self.refuse(number, Limit::CarriersOfClient, |stats| &mut stats.carriers_refused_of_client);
         }
         if self.carriers.len() >= self.limits.carriers {
-            return self.refuse(number, |stats| &mut stats.carriers_refused);
+            return self.refuse(number, Limit::Carriers, |stats| &mut stats.carriers_refused);
         }
         Ok(Belongs { source, client })
     }
@@ -444,11 +449,11 @@ mod tests {
         let numbers: Vec<_> = (0..3).map(|_| arrive(&mut admission, now, "192.0.2.1").0).collect();
         assert_eq!(admission.begin(now, numbers[0], false), Ok(()));
         assert_eq!(admission.attach(numbers[1], false), Ok(()));
-        assert_eq!(admission.attach(numbers[2], false), Err(Refused));
-        assert_eq!(admission.attach(numbers[2], false), Err(Refused), "and counted once");
+        assert_eq!(admission.attach(numbers[2], false), Err(Refused(Limit::CarriersOfSource)));
+        assert!(admission.attach(numbers[2], false).is_err(), "and counted once");
         let others: Vec<_> = (0..2).map(|_| arrive(&mut admission, now, "192.0.2.2").0).collect();
         assert_eq!(admission.attach(others[0], true), Ok(()));
-        assert_eq!(admission.begin(now, others[1], false), Err(Refused));
+        assert_eq!(admission.begin(now, others[1], false), Err(Refused(Limit::Carriers)));
         let stats = admission.stats();
         assert_eq!((stats.carriers_now, stats.strangers_now), (3, 2));
         assert_eq!((stats.carriers_refused, stats.carriers_refused_of_source), (1, 1));
@@ -509,8 +514,8 @@ mod tests {
         let now = Instant::now();
         let mut admission = limited(|_| {});
         let (number, _) = arrive(&mut admission, now, "192.0.2.1");
-        assert_eq!(admission.begin(now, number, true), Err(Refused));
-        assert_eq!(admission.begin(now, number, true), Err(Refused));
+        assert_eq!(admission.begin(now, number, true), Err(Refused(Limit::Memory)));
+        assert_eq!(admission.begin(now, number, true), Err(Refused(Limit::Memory)));
         assert_eq!(admission.begin(now, number, false), Ok(()));
         assert_eq!(admission.stats().sessions_refused_by_memory, 1, "he asked twice and is counted once");
     }
@@ -522,7 +527,7 @@ mod tests {
         let (one, two) = (arrive(&mut admission, now, "192.0.2.1").0, arrive(&mut admission, now, "192.0.2.1").0);
         assert_eq!(admission.begin(now, one, false), Ok(()));
         admission.session_began(None);
-        assert_eq!(admission.begin(now, two, false), Err(Refused));
+        assert_eq!(admission.begin(now, two, false), Err(Refused(Limit::Sessions)));
         admission.session_ended(None);
         assert_eq!(admission.begin(now, two, false), Ok(()), "it asks again, and now there is room");
         assert_eq!(admission.stats().sessions_refused, 1);
@@ -543,16 +548,18 @@ mod tests {
         };
         let numbers = [1, 1, 1, 2].map(|client| arrive(&mut admission, client));
         let outcomes = [0, 1, 2, 3].map(|n| begin(&mut admission, numbers[n], if n < 3 { 1 } else { 2 }));
-        assert_eq!(outcomes, [Ok(()), Ok(()), Err(Refused), Ok(())]);
-        assert_eq!(admission.begin(now, numbers[2], false), Err(Refused), "counted once");
+        let full = Err(Refused(Limit::SessionsOfClient));
+        assert_eq!(outcomes, [Ok(()), Ok(()), full, Ok(())]);
+        assert_eq!(admission.begin(now, numbers[2], false), full, "counted once");
         let more = [(); 3].map(|()| arrive(&mut admission, 1));
-        assert_eq!(more.map(|number| admission.attach(number, false)), [Ok(()), Err(Refused), Err(Refused)]);
+        let too_many = Err(Refused(Limit::CarriersOfClient));
+        assert_eq!(more.map(|number| admission.attach(number, false)), [Ok(()), too_many, too_many]);
         assert_eq!(admission.attach(more[1], true), Ok(()), "it will take the place of another");
         let stats = admission.stats();
         assert_eq!((stats.sessions_refused_of_client, stats.carriers_refused_of_client, stats.clients_now), (1, 2, 2));
         admission.leave(numbers[0]);
         admission.leave(more[0]);
-        assert_eq!(begin(&mut admission, numbers[2], 1), Err(Refused), "sessions outlive their carriers");
+        assert_eq!(begin(&mut admission, numbers[2], 1), full, "sessions outlive their carriers");
         admission.session_ended(Some([1; 32]));
         assert_eq!(begin(&mut admission, numbers[2], 1), Ok(()), "it asks again, and now there is room");
         for number in numbers.into_iter().chain(more) {
@@ -601,7 +608,7 @@ mod tests {
         let mut admission = limited(|_| {});
         let (one, two) = (arrive(&mut admission, now, "192.0.2.1").0, arrive(&mut admission, now, "192.0.2.2").0);
         assert_eq!(admission.dismiss(), [one, two]);
-        assert_eq!(admission.attach(one, false), Err(Refused), "it is not here any more");
+        assert!(admission.attach(one, false).is_err(), "it is not here any more");
         assert_eq!(admission.look_after(one, one), Some(one));
         admission.leave(one);
         assert_eq!(admission.stats().strangers_now, 0);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use super::Server;
-use super::admission::Source;
+use super::admission::{Refused, Source};
 use super::arrivals::Guest;
 use super::permit::Permit;
 use crate::SessionId;
@@ -101,10 +101,15 @@ impl Server {
         match known {
             Known::Live(shared) => {
                 // Held unread until there is room, so that nothing of what it says is lost.
+                let mut told = !name.is_proved();
                 loop {
-                    let replaces = shared.lock().tunnel.current().is_some();
-                    if permit.attach(replaces).is_ok() {
-                        break;
+                    let (replaces, conv) = {
+                        let tunnel = &shared.lock().tunnel;
+                        (tunnel.current().is_some(), tunnel.conv())
+                    };
+                    let Err(Refused(limit)) = permit.attach(replaces) else { break };
+                    if !std::mem::replace(&mut told, true) {
+                        send(&mut *carrier, &Control::Held { conv, limit }).await?;
                     }
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -121,7 +126,7 @@ impl Server {
                     other => other?,
                 }
             }
-            Known::Unknown | Known::Abandoned(_) => match self.opening(&mut *carrier, &permit, embryo).await {
+            Known::Unknown | Known::Abandoned(_) => match self.opening(name, &mut *carrier, &permit, embryo).await {
                 Ok(Some((conv, early))) => {
                     let newcomer = Newcomer { carrier, addr, early, kept: Some(Box::new(permit)) };
                     self.begin(name, conv, embryo, newcomer).await;
@@ -137,9 +142,10 @@ impl Server {
     }
 
     /// Reads packets until one opens a session, or goes on with one that was abandoned, and may. `None`: the stranger went away. While it only says what
-    /// belongs to no session it is held.
+    /// belongs to no session it is held. Who has proved who he is learns once which limit he waits for.
     async fn opening(
         &self,
+        name: Name,
         carrier: &mut dyn Carrier,
         permit: &Permit,
         embryo: Option<Embryo>,
@@ -147,11 +153,15 @@ impl Server {
         let mut early = PacketBatch::new();
         let mut batch = PacketBatch::new();
         let mut conv = None;
+        let mut told = !name.is_proved();
         loop {
-            if let Some(conv) = conv
-                && permit.begin(now(), self.budget.is_scarce()).is_ok()
-            {
-                return Ok(Some((conv, early)));
+            if let Some(conv) = conv {
+                let Err(Refused(limit)) = permit.begin(now(), self.budget.is_scarce()) else {
+                    return Ok(Some((conv, early)));
+                };
+                if !std::mem::replace(&mut told, true) {
+                    send(carrier, &Control::Held { conv, limit }).await?;
+                }
             }
             if early.len() > KEPT_LIMIT {
                 // It comes again.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use smux::{OpenError, StreamError, StreamId};
 
+use crate::control::Limit;
 use crate::engine::PeerKind;
 use crate::error::{CarrierEnd, SessionError};
 use crate::path::CarrierId;
@@ -57,6 +58,13 @@ pub enum Event {
         id: CarrierId,
         /// Pause until the next one.
         next_in: Duration,
+    },
+    /// Client, with keys: one of the server's limits keeps the session waiting. Told once for each carrier, at most.
+    Held {
+        /// On which it was said.
+        id: CarrierId,
+        /// Which limit.
+        limit: Limit,
     },
     /// The session is over.
     Ended(SessionError),
