@@ -18,6 +18,7 @@ pub mod log;
 pub mod process;
 mod proxy_protocol;
 mod random;
+mod service_manager;
 mod signals;
 mod status;
 pub mod stdio;

@@ -706,6 +706,40 @@ fn a_full_server_says_what_it_is_full_of() {
     assert_eq!(patient.join().unwrap(), b"patience");
 }
 
+/// As systemd does with `Type=notify`: what waits for the service is started when its ports are there, at both ends.
+#[cfg(unix)]
+#[test]
+fn a_service_manager_hears_when_the_ports_are_there_and_when_the_end_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut message = [0; 1000];
+        let len = manager.recv(&mut message).unwrap();
+        text(&message[..len])
+    };
+    let managed = |args: &str| {
+        let mut command = turbotunnel(args);
+        Running::of(command.env("NOTIFY_SOCKET", &path))
+    };
+    let key = folder.path().join("key");
+    let mut server = managed(&format!("server 127.0.0.1:0 --echo --key {}", key.display()));
+    let ready = heard();
+    let link = server.line("clients: turbotunnel client").split('\'').nth(1).unwrap().to_owned();
+    let address = link.split_once('@').unwrap().1;
+    assert!(ready.starts_with("READY=1\n") && ready.contains(address), "{ready:?}");
+    TcpStream::connect(address).unwrap();
+    let mut client = managed(&format!("client {link} -L 0"));
+    assert!(heard().starts_with("READY=1\n"));
+    client.line(" up over ");
+    for end in [&mut client, &mut server] {
+        end.signal("TERM");
+        assert!(heard().starts_with("STOPPING=1\n"));
+        assert_eq!(end.wait().code(), Some(0));
+    }
+}
+
 /// Each line an object, with what happened by name and in numbers: at both ends, for a session from its beginning to its loss.
 #[cfg(unix)]
 #[test]

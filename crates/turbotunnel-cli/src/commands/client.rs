@@ -21,6 +21,7 @@ use crate::forward::spec::{self, Reverse};
 use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
 use crate::log::Log;
+use crate::service_manager;
 use crate::signals::{Signal, Signals};
 use crate::status;
 use crate::status::board::Board;
@@ -119,6 +120,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
     if log.has_footer() {
         accepting.spawn(status::line::keep(line.board.clone(), uplink.clone(), log.clone()));
     }
+    service_manager::ready(&format!("session over {}", line.way.address()));
     let borrowing = borrow_ports(&ports.reverse, uplink, &open, line.board.traffic(), &log);
     let keeping = line.keep(&up);
     let signalled = obey(&mut signals, &up, &open, &log);
@@ -127,6 +129,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         failure = borrowing => Err(failure),
         ended = signalled => ended,
     };
+    service_manager::stopping();
     // No new connections; those that there are may end.
     accepting.abort_all();
     let result = match ended {

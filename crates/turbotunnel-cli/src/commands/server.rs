@@ -22,6 +22,7 @@ use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
 use crate::proxy_protocol;
+use crate::service_manager;
 use crate::signals::{Signal, Signals};
 use crate::status::board::Board;
 use crate::text;
@@ -134,7 +135,7 @@ async fn serve(
     let mut tls = ListenOptions::default();
     tls.certificate.clone_from(&args.tls_cert);
     tls.key.clone_from(&args.tls_key);
-    let (mut addresses, mut acceptors) = (Vec::new(), Vec::new());
+    let (mut addresses, mut acceptors, mut listening) = (Vec::new(), Vec::new(), Vec::new());
     for at in listen {
         let shown = if is_tcp(at) {
             let bind = async |at: &str| bind(&listener, at, args.proxy_protocol).await;
@@ -149,6 +150,7 @@ async fn serve(
             shown
         };
         log.info(format_args!("listening on {shown}, {mode}, {does}"));
+        listening.push(shown);
     }
     if let Some(keys) = &keys {
         let everywhere = addresses.iter().find(|addr| addr.ip().is_unspecified());
@@ -177,9 +179,11 @@ async fn serve(
     }
     let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
+    service_manager::ready(&format!("listening on {}, {mode}, {does}", listening.join(", ")));
     let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
     obey_until_end(&mut signals, &reread, &listener, &open, log).await?;
 
+    service_manager::stopping();
     // New streams are refused in words from now on, and the carriers of the old ones may come and go.
     outlet.lender.close();
     let waiting = open.now();

@@ -175,14 +175,11 @@ impl Line {
                         log.event("dial_failed", &fields, text);
                     }
                 }
-                Event::Held { number, limit } => {
-                    // With `fail_fast` the error that follows says it.
-                    if told_at.is_none_or(|at| at.elapsed() >= REMIND) && !fail_fast {
-                        *told_at = Some(Instant::now());
-                        let fields =
-                            [session_field(id), ("carrier", number.into()), ("reason", limit.to_string().into())];
-                        log.event("held", &fields, format_args!("{server} has no room yet: {limit}; waiting"));
-                    }
+                // With `fail_fast` the error that follows says it.
+                Event::Held { number, limit } if !fail_fast && told_at.is_none_or(|at| at.elapsed() >= REMIND) => {
+                    *told_at = Some(Instant::now());
+                    let fields = [session_field(id), ("carrier", number.into()), ("reason", limit.to_string().into())];
+                    log.event("held", &fields, format_args!("{server} has no room yet: {limit}; waiting"));
                 }
                 // The end of the session is told where it is waited for.
                 _ => {}

@@ -31,7 +31,11 @@ pub struct Running {
 
 impl Running {
     pub fn start(args: &str) -> Self {
-        let mut child = turbotunnel(args).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(&mut turbotunnel(args))
+    }
+
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = lines(child.stderr.take().unwrap());
         Self { child, lines }
     }
