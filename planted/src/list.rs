@@ -55,6 +55,7 @@ const ADMISSION: &str = "crates/turbotunnel/src/listener/admission.rs";
 const SHARED: &str = "crates/turbotunnel/src/shared.rs";
 const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
 const CARRIER: &str = "crates/turbotunnel/src/carrier/stream.rs";
+const QUEUE: &str = "crates/turbotunnel/src/carrier/queue.rs";
 const ENCAPSULATION: &str = "crates/turbotunnel/src/encapsulation.rs";
 const SESSION_MAP: &str = "crates/turbotunnel/src/session_map.rs";
 const STREAM_HANDLE: &str = "crates/turbotunnel/src/stream.rs";
@@ -301,6 +302,37 @@ pub const FAULTS: &[Fault] = &[
         test: rule("go::a_fin_is_held_back_towards_a_go_peer"),
     },
     // Packets in a byte stream.
+    Fault {
+        name: "take a request that brings more than before for a copy",
+        file: QUEUE,
+        right: "usize::try_from(known).ok().and_then(|known| bytes.get(known..)).unwrap_or_default()",
+        wrong: "if known == 0 { bytes } else { &[] }",
+        test: tokio_half("queue", "late_copies_of_requests_change_nothing"),
+    },
+    Fault {
+        name: "forget an answer once it was given",
+        file: QUEUE,
+        right: "Ok(Some(bytes[..bytes.len().min(max)].to_vec()))",
+        wrong: "let bytes = bytes[..bytes.len().min(max)].to_vec();
+            from_session.io.consume(bytes.len());
+            from_session.start += bytes.len() as u64;
+            Ok(Some(bytes))",
+        test: tokio_half("queue", "an_answer_that_was_lost_is_given_again"),
+    },
+    Fault {
+        name: "take a long poll for nobody",
+        file: QUEUE,
+        right: "if state.calls > 0 { Duration::ZERO } else { state.quiet_since.elapsed() }",
+        wrong: "state.quiet_since.elapsed()",
+        test: tokio_half("queue", "a_carrier_that_nobody_polls_is_over_after_its_idle_time"),
+    },
+    Fault {
+        name: "leave those who wait for a carrier that is over",
+        file: QUEUE,
+        right: "state.wait_for(|state| state.broken.is_some())",
+        wrong: "state.wait_for(|_| false)",
+        test: tokio_half("queue", "a_position_that_cannot_be_ends_the_carrier"),
+    },
     Fault {
         name: "keep half a packet across carriers",
         file: CARRIER,

@@ -39,7 +39,7 @@
 //! ```
 //!
 //! A carrier can be anything that is `AsyncRead + AsyncWrite`: [`Session::builder`] takes any async closure that makes one,
-//! [`Listener::attach`] takes connections that somebody else accepted.
+//! [`Listener::attach`] takes connections that somebody else accepted, and [`carrier::Queue`] is for where there are only requests and answers.
 //!
 //! # Without I/O
 //!
@@ -79,7 +79,7 @@ pub mod tunnel;
 #[cfg(feature = "tokio")]
 mod budget;
 #[cfg(feature = "tokio")]
-mod carrier;
+pub mod carrier;
 #[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "fuzzing")]

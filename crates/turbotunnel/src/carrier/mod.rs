@@ -1,8 +1,9 @@
-//! The only door to the network: one connection to the peer, as packets.
+//! The only door to the network: one connection to the peer, as packets. And [`Queue`], for where there are no connections.
 //!
 //! A carrier takes packets as long as it has room and tells when it has none; nothing is queued in front of it. Which carrier is
 //! used, and when one is dialled, is decided elsewhere ([`crate::tunnel`]).
 
+mod queue;
 #[cfg(feature = "secure")]
 pub(crate) mod secure;
 mod stream;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use queue::Queue;
 pub(crate) use stream::StreamCarrier;
 
 use crate::encapsulation::PacketBatch;
