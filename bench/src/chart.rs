@@ -167,7 +167,7 @@ const RIGHT: f64 = 620.0;
 const BAR: f64 = 24.0;
 /// From 1 MB/s to 3 GB/s, each ten times the same length: on a straight scale nobody would see the Go example.
 const SCALE: (f64, f64) = (1e6, 3e9);
-const STYLE: &str = "\
+pub(crate) const STYLE: &str = "\
 svg{background:#fff;font:13px system-ui,sans-serif}text{fill:#333}.title{font-size:17px;font-weight:600}.group{font-weight:600}\
 .grid{stroke:#e4e4e4}.plain{fill:#9e9e9e}.go{fill:#d99a00}.ours{fill:#1769aa}.dead{fill:#c62828}.small{font-size:11px}\
 @media(prefers-color-scheme:dark){svg{background:#16181c}text{fill:#ddd}.grid{stroke:#2c3036}.ours{fill:#64b5f6}.dead{fill:#ef5350}}";

@@ -4,6 +4,7 @@
 
 mod chart;
 mod engine;
+mod growth;
 mod hold;
 mod link;
 mod path;
@@ -38,6 +39,8 @@ enum Cmd {
     Table(TableArgs),
     /// Draw plain TCP, the Go example and ours, with and without cuts
     Chart(ChartArgs),
+    /// Draw how cost grows with windows, round trips, streams and sessions
+    Growth(GrowthArgs),
     /// Be a client without a session
     PlainClient {
         /// `host:port`
@@ -124,6 +127,17 @@ struct ChartArgs {
 }
 
 #[derive(Args)]
+struct GrowthArgs {
+    /// Where the pictures go
+    #[arg(default_value = "docs/growth.svg")]
+    svg: PathBuf,
+    #[arg(long, default_value = "target/release")]
+    programs: PathBuf,
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
+#[derive(Args)]
 struct HoldArgs {
     what: Held,
     server: String,
@@ -146,6 +160,7 @@ fn main() -> ExitCode {
         Cmd::Over(args) => over(&args),
         Cmd::Table(args) => table(&args),
         Cmd::Chart(args) => draw(&args),
+        Cmd::Growth(args) => grow(&args),
         Cmd::PlainClient { addr } => pipes::plain_client(&addr),
         Cmd::Engine { window, packets } => {
             engine::run(window, packets);
@@ -206,6 +221,11 @@ fn draw(args: &ChartArgs) -> io::Result<()> {
     let go = fs::exists(&args.go)?.then(|| args.go.clone());
     let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds };
     fs::write(&args.svg, chart::chart(&setup)?)
+}
+
+fn grow(args: &GrowthArgs) -> io::Result<()> {
+    let setup = Setup { programs: args.programs.clone(), go: None, rounds: args.rounds };
+    fs::write(&args.svg, growth::growth(&setup)?)
 }
 
 fn hold(args: &HoldArgs) -> io::Result<()> {

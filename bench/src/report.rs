@@ -110,7 +110,7 @@ impl Row {
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Rate if value >= 1e9 => format!("{:.2} GB/s", value / 1e9),
             Self::Rate => format!("{:.1} MB/s", value / 1e6),

@@ -88,7 +88,7 @@ impl Setup {
 
 /// What `turbotunnel bench --json` prints.
 #[derive(Deserialize)]
-struct Report {
+pub(crate) struct Report {
     rows: Vec<Measured>,
     resent: u64,
 }
@@ -102,7 +102,7 @@ struct Measured {
 }
 
 impl Report {
-    fn row(&self, row: &str, value: &str, what: impl Into<String>, unit: Unit) -> io::Result<Row> {
+    pub(crate) fn row(&self, row: &str, value: &str, what: impl Into<String>, unit: Unit) -> io::Result<Row> {
         let measured = self.rows.iter().find(|m| m.row == row && m.value == value);
         let measured = measured.ok_or_else(|| io::Error::other(format!("the bench told no {value} of {row}")))?;
         let mut figures = Row::new(what, unit);
@@ -114,6 +114,12 @@ impl Report {
 
 /// A process that ends with its handle.
 pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -131,7 +137,7 @@ fn json(command: &mut Command) -> io::Result<Report> {
 }
 
 /// `turbotunnel bench` on loopback.
-fn here(setup: &Setup, args: &[&str]) -> io::Result<Report> {
+pub(crate) fn here(setup: &Setup, args: &[&str]) -> io::Result<Report> {
     json(setup.program("turbotunnel").args(["bench", "--json", "--rounds", &setup.rounds.to_string()]).args(args))
 }
 
@@ -153,7 +159,7 @@ pub(crate) fn far_address() -> String {
 }
 
 /// The same over a path. Also gives the cores that the path used.
-fn over(setup: &Setup, path: &Path, rounds: u32, args: &[&str]) -> io::Result<(Report, f64)> {
+pub(crate) fn over(setup: &Setup, path: &Path, rounds: u32, args: &[&str]) -> io::Result<(Report, f64)> {
     let net = Net::new(path)?;
     let (program, server) = (setup.path("turbotunnel"), far_address());
     let _far = far(&net, &program)?;
@@ -345,31 +351,31 @@ fn streams(setup: &Setup) -> io::Result<Vec<Row>> {
 fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     let (server, at) = echo_server(setup)?;
-    let before = resident(server.0.id());
+    let before = resident(server.id());
     let holding = hold(&["idle", &at, "2000"])?;
     let mut attached =
         Row::new("an idle session with a stream, at the server", Unit::Memory).wanted(Wanted::AtMost(8.0));
-    attached.ours.push((resident(server.0.id()) - before) / 2000.0);
+    attached.ours.push((resident(server.id()) - before) / 2000.0);
     rows.push(attached);
     drop(holding);
     drop(server);
 
     let (server, at) = echo_server(setup)?;
-    let before = resident(server.0.id());
+    let before = resident(server.id());
     let holding = hold(&["detached", &at, "2000"])?;
     thread::sleep(Duration::from_secs(2));
     let mut detached = Row::new("the same without a carrier", Unit::Memory).wanted(Wanted::AtMost(6.0));
-    detached.ours.push((resident(server.0.id()) - before) / 2000.0);
+    detached.ours.push((resident(server.id()) - before) / 2000.0);
     rows.push(detached);
     drop(holding);
     drop(server);
 
     let (server, at) = echo_server(setup)?;
     let holding = hold(&["idle", &at, "10000"])?;
-    let cpu = cpu_time(server.0.id());
+    let cpu = cpu_time(server.id());
     thread::sleep(Duration::from_secs(60));
     let mut idle = Row::new("10,000 idle sessions: the server's CPU", Unit::Cores).wanted(Wanted::AtMost(0.02));
-    idle.ours.push((cpu_time(server.0.id()) - cpu).as_secs_f64() / 60.0);
+    idle.ours.push((cpu_time(server.id()) - cpu).as_secs_f64() / 60.0);
     rows.push(idle);
     drop(holding);
     drop(server);
@@ -385,12 +391,12 @@ fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
     drop(server);
 
     let (server, at) = echo_server(setup)?;
-    let before = descriptors(server.0.id())?;
+    let before = descriptors(server.id())?;
     let holding = [hold(&["idle", &at, "9000"])?, hold(&["idle", &at, "9000"])?];
     let mut held = Row::new("sessions held with their carriers", Unit::Count).wanted(Wanted::AtLeast(18_000.0));
-    held.ours.push((descriptors(server.0.id())? - before) as f64);
+    held.ours.push((descriptors(server.id())? - before) as f64);
     let mut memory = Row::new("the same, the server's memory", Unit::Memory);
-    memory.ours.push(resident(server.0.id()));
+    memory.ours.push(resident(server.id()));
     rows.extend([held, memory]);
     drop(holding);
     drop(server);
@@ -402,7 +408,7 @@ fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
     }
     let mut many = Row::new("100,000 sessions without carriers, the server's memory", Unit::Memory);
     many = many.wanted(Wanted::AtMost(1024.0 * 1024.0));
-    many.ours.push(resident(server.0.id()));
+    many.ours.push(resident(server.id()));
     rows.push(many);
     Ok(rows)
 }
@@ -425,7 +431,7 @@ fn engine(setup: &Setup) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn echo_server(setup: &Setup) -> io::Result<(Running, String)> {
+pub(crate) fn echo_server(setup: &Setup) -> io::Result<(Running, String)> {
     let at = "127.0.0.1:7600".to_owned();
     let mut server = setup.program("turbotunnel");
     let server = server
@@ -442,7 +448,7 @@ fn echo_server(setup: &Setup) -> io::Result<(Running, String)> {
     Ok((server, at))
 }
 
-fn hold(args: &[&str]) -> io::Result<Running> {
+pub(crate) fn hold(args: &[&str]) -> io::Result<Running> {
     let mut holding = Command::new(std::env::current_exe()?);
     let holding = holding.arg("hold").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut holding = Running(holding.spawn()?);
