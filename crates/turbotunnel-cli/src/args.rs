@@ -203,7 +203,7 @@ pub struct KeygenArgs {
 /// `share`
 #[derive(Args, Debug)]
 pub struct ShareArgs {
-    /// Where clients reach the server: HOST:PORT, several for several ways to it
+    /// Where clients reach the server: HOST:PORT, tls://HOST:PORT, wss://HOST/PATH; several for several ways to it
     #[arg(required = true, value_name = "ADDRESS")]
     pub servers: Vec<String>,
     /// The file with the server's secret key; only its public half is shared

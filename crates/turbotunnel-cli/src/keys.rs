@@ -94,7 +94,7 @@ impl Way {
     }
 }
 
-fn carrier(text: &str) -> Result<Address, Failure> {
+pub(crate) fn carrier(text: &str) -> Result<Address, Failure> {
     text.parse().map_err(|error: ParseAddressError| {
         usage(format!("{:?} {}", error.text(), error.problem())).tip(error.tip().to_owned())
     })

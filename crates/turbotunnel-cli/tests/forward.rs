@@ -497,6 +497,24 @@ fn a_session_goes_from_one_kind_of_carrier_to_the_next() {
     }
 }
 
+/// One string is enough for other kinds of carriers, too.
+#[test]
+fn a_link_says_of_which_kinds_its_addresses_are() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("ws://127.0.0.1:0/tunnel --to {target}"));
+    assert!(server.link.ends_with("/?via=tcp,ws&path=/tunnel"), "{}", server.link);
+    let (client, at) = client(&format!("{} -L 0", server.link), 1);
+    for _ in 0..2 {
+        assert_eq!(there_and_back(connect(&at[0]), b"over each of them"), b"over each of them");
+        client.signal("HUP");
+        client.line(" up, resumed after ");
+    }
+    let of_ws = run(&format!("share ws://HOST:8001/t wss://www.example.net/t --key {}", server.path("server.key")));
+    assert!(text(&of_ws.stdout).ends_with("@HOST:8001,www.example.net:443/?via=ws,wss&path=/t\n"), "{of_ws:?}");
+    let of_none = run(&format!("share tls://h:1/t --key {}", server.path("server.key")));
+    assert_eq!(of_none.status.code(), Some(2));
+}
+
 /// A file with settings, and the environment above it.
 #[test]
 fn settings_come_from_a_file_and_from_the_environment() {

@@ -400,17 +400,22 @@ impl Builder {
     }
 
     /// As [`Builder::connect_tcp`], to the server of a `turbotunnel://` link: its key is the one that is expected, and its addresses are tried in turn, from dial to dial.
+    /// Those of other kinds than TCP are passed over: `turbotunnel-carriers` has dialers for them.
     ///
     /// # Errors
     ///
-    /// As [`Builder::connect`].
+    /// As [`Builder::connect`], and [`SessionError::NeverConnected`] at once if no address is one of TCP.
     #[cfg(feature = "secure")]
     pub async fn connect_link(self, link: &Link) -> Result<Session, SessionError> {
-        let addresses: Arc<[String]> = link.addresses().into();
+        let addresses: Arc<[String]> =
+            link.addresses().iter().filter(|address| !address.contains("://")).cloned().collect();
+        if addresses.is_empty() {
+            return Err(SessionError::NeverConnected("the link has no address of TCP".to_owned()));
+        }
         let dial = move |attempt: Attempt| {
             let addresses = addresses.clone();
             async move {
-                // Carriers are counted from 1, and a link has at least one address.
+                // Carriers are counted from 1, and there is at least one address.
                 let turn = (attempt.number as usize).wrapping_sub(1) % addresses.len();
                 tcp::connect(&addresses[turn]).await
             }

@@ -154,16 +154,16 @@ async fn serve(
     }
     if let Some(keys) = &keys {
         let everywhere = addresses.iter().find(|addr| addr.ip().is_unspecified());
-        match &acceptors[..] {
-            [] => log.info(format_args!("clients: turbotunnel {client} '{}'", keys.link(&addresses))),
-            _ => {
-                let at = addresses.iter().map(|addr| match addr.ip().is_unspecified() {
-                    true => format!("HOST:{}", addr.port()),
-                    false => addr.to_string(),
-                });
-                let at: Vec<_> = at.chain(acceptors.iter().map(|acceptor| acceptor.address().to_string())).collect();
-                log.info(format_args!("clients: turbotunnel {client} '{}' -k {}", at.join(","), keys.own.public()));
-            }
+        let of_tcp = addresses.iter().map(|addr| match addr.ip().is_unspecified() {
+            true => format!("HOST:{}", addr.port()),
+            false => addr.to_string(),
+        });
+        let at: Vec<_> = of_tcp.chain(acceptors.iter().map(|acceptor| as_seen(acceptor.address()))).collect();
+        let key = keys.own.public();
+        match Link::new(key, &at) {
+            Ok(link) => log.info(format_args!("clients: turbotunnel {client} '{link}'")),
+            // A link has no place for sockets of this machine.
+            Err(_) => log.info(format_args!("clients: turbotunnel {client} '{}' -k {key}", at.join(","))),
         }
         if let Some(addr) = everywhere {
             let (port, file) = (addr.port(), keys.file.display());
@@ -243,18 +243,6 @@ impl Keys {
     fn all(&self) -> impl Iterator<Item = StaticKey> {
         std::iter::once(&self.own).chain(&self.old).cloned()
     }
-
-    /// What clients need, with a place for the address where only the user knows it.
-    fn link(&self, addresses: &[SocketAddr]) -> String {
-        let key = self.own.public();
-        match Link::new(key, addresses) {
-            Ok(link) if !addresses.iter().any(|addr| addr.ip().is_unspecified()) => link.to_string(),
-            _ => {
-                let port = addresses.first().map_or(0, SocketAddr::port);
-                format!("turbotunnel://{key}@HOST:{port}")
-            }
-        }
-    }
 }
 
 /// What SIGHUP has read again.
@@ -310,6 +298,16 @@ async fn obey_until_end(
 /// An address of the kind that the listener takes itself: without a scheme, or with that of TCP.
 fn is_tcp(at: &str) -> bool {
     !["tls:", "ws:", "wss:", "unix:", "exec:"].iter().any(|scheme| at.starts_with(scheme))
+}
+
+/// As clients name it, with a place for the host where only the user knows it.
+fn as_seen(at: &ListenAddress) -> String {
+    match (at.host(), at.port()) {
+        (Some(host), Some(port)) if host.is_empty() || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) => {
+            format!("{}://HOST:{port}{}", at.kind(), at.path().unwrap_or_default())
+        }
+        _ => at.to_string(),
+    }
 }
 
 async fn accept_at(at: &str, tls: &ListenOptions) -> Result<Acceptor, Failure> {

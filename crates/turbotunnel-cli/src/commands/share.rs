@@ -11,7 +11,12 @@ use crate::keys;
 
 pub(super) fn run(args: &ShareArgs) -> Result<(), Failure> {
     let key = keys::own_key(&args.key)?.public();
-    let addresses: Vec<_> = args.servers.iter().map(|at| address::server(at)).collect::<Result<_, _>>()?;
+    let address = |at: &String| match at.split_once(':') {
+        // What a link has no place for, it says itself.
+        Some((_, rest)) if rest.starts_with("//") => keys::carrier(at).map(|at| at.to_string()),
+        _ => address::server(at),
+    };
+    let addresses: Vec<_> = args.servers.iter().map(address).collect::<Result<_, _>>()?;
     let usage = |error: ParseLinkError| Failure::new(Exit::Usage, error.to_string());
     let link = Link::new(key, addresses).map_err(usage)?;
     let link = link.with_name(args.name.as_deref().unwrap_or_default()).map_err(usage)?.to_string();

@@ -1,10 +1,11 @@
 //! `turbotunnel://` links: all that a client needs, in one string to hand on.
 //!
 //! ```text
-//! turbotunnel://PUBLICKEY@HOST:PORT[,HOST:PORT...][/][?via=tcp][#NAME]
+//! turbotunnel://PUBLICKEY@HOST:PORT[,HOST:PORT...][/?via=KIND[,KIND...]&path=PATH][#NAME]
 //! ```
 //!
-//! Several addresses are several ways to one server, whose key it is. What a link of a later version may say besides is an error here, because it may be what its
+//! Several addresses are several ways to one server, whose key it is. `via` says what carriers they are for, `tcp` (as without it), `tls`, `ws` or `wss`: one kind for all, or one
+//! for each in their order. `path` is that of the WebSockets among them. What a link of a later version may say besides is an error here, because it may be what its
 //! maker counts on. Not here: resolving names, and which address is tried when.
 
 use std::fmt;
@@ -16,6 +17,9 @@ const SCHEME: &str = "turbotunnel://";
 /// More than anybody has, and little enough for one screen.
 const MAX_ADDRESSES: usize = 16;
 const MAX_NAME: usize = 100;
+const MAX_PATH: usize = 200;
+/// What carriers may be for which a link has addresses, and the port where theirs are if none is said.
+const KINDS: [(&str, Option<u16>); 4] = [("tcp", None), ("tls", None), ("ws", Some(80)), ("wss", Some(443))];
 
 /// What a link says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +48,16 @@ pub enum ParseLinkError {
     /// More addresses than a link may have.
     #[error("a link with more than {MAX_ADDRESSES} addresses")]
     TooManyAddresses,
-    /// A path, as for carriers that this version does not have.
-    #[error("a link with the path {0:?}, which this version has no use for")]
+    /// A path before the parameters, or one that nobody has a use for, or that a link cannot say.
+    #[error(
+        "a link with the path {0:?}; a WebSocket's stands behind path=, and has letters, digits and -._~/=+:@ only"
+    )]
     Path(String),
-    /// A carrier that this version does not have.
-    #[error("a link for carriers of kind {0:?}; this version has tcp only")]
+    /// WebSockets at several paths.
+    #[error("a link with several paths; the WebSockets of one link have one path")]
+    Paths,
+    /// Carriers that this version does not have, or more kinds than addresses.
+    #[error("a link for carriers of kind {0:?}; there are tcp, tls, ws and wss, one for all addresses or one for each")]
     Via(String),
     /// Something that this version does not know.
     #[error("a link with {0:?}, which this version does not know")]
@@ -59,26 +68,34 @@ pub enum ParseLinkError {
 }
 
 impl Link {
-    /// A link to the server with this key at one or more addresses, each `HOST:PORT`, with brackets round an IPv6 address.
+    /// A link to the server with this key at one or more addresses: `HOST:PORT`, with brackets round an IPv6 address, `tls://HOST:PORT`, or `ws://HOST[:PORT]/PATH` and
+    /// `wss://HOST[:PORT]/PATH`.
     ///
     /// # Errors
     ///
-    /// An address is none, there is none, or there are too many.
+    /// An address is none, there is none, there are too many, or they are WebSockets at several paths.
     pub fn new<A: ToString>(
         server_key: PublicKey,
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Self, ParseLinkError> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-        if addresses.is_empty() {
+        let places = addresses.iter().map(|address| Place::of(address)).collect::<Result<Vec<_>, _>>()?;
+        Self::of_places(server_key, &places)
+    }
+
+    fn of_places(server_key: PublicKey, places: &[Place]) -> Result<Self, ParseLinkError> {
+        if places.is_empty() {
             return Err(ParseLinkError::Address(String::new()));
         }
-        if addresses.len() > MAX_ADDRESSES {
+        if places.len() > MAX_ADDRESSES {
             return Err(ParseLinkError::TooManyAddresses);
         }
-        match addresses.iter().find(|address| !is_address(address)) {
-            Some(wrong) => Err(ParseLinkError::Address(wrong.clone())),
-            None => Ok(Self { server_key, addresses, name: None }),
+        let mut paths = places.iter().filter_map(|place| place.path.as_ref());
+        let first = paths.next();
+        if paths.any(|path| Some(path) != first) {
+            return Err(ParseLinkError::Paths);
         }
+        Ok(Self { server_key, addresses: places.iter().map(Place::to_string).collect(), name: None })
     }
 
     /// The same with a name for the user, to tell links apart.
@@ -100,7 +117,7 @@ impl Link {
         self.server_key
     }
 
-    /// Where: at least one `HOST:PORT`.
+    /// Where: at least one. `HOST:PORT` is TCP; others have their kind in front, and the port always: `wss://HOST:443/PATH`.
     #[must_use]
     pub fn addresses(&self) -> &[String] {
         &self.addresses
@@ -115,7 +132,25 @@ impl Link {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}@{}", self.server_key, self.addresses.join(","))?;
+        write!(f, "{SCHEME}{}@", self.server_key)?;
+        let (mut kinds, mut path) = (Vec::new(), None);
+        for (n, address) in self.addresses.iter().enumerate() {
+            let (kind, rest) = address.split_once("://").unwrap_or(("tcp", address));
+            let (at, of_ws) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+            write!(f, "{}{at}", if n > 0 { "," } else { "" })?;
+            kinds.push(kind);
+            path = path.or(Some(of_ws).filter(|path| path.len() > 1));
+        }
+        if kinds.iter().any(|kind| *kind != "tcp") {
+            kinds.dedup();
+            let one_each =
+                self.addresses.iter().map(|address| address.split_once("://").map_or("tcp", |(kind, _)| kind));
+            let kinds: Vec<_> = if kinds.len() == 1 { kinds } else { one_each.collect() };
+            write!(f, "/?via={}", kinds.join(","))?;
+        }
+        if let Some(path) = path {
+            write!(f, "&path={path}")?;
+        }
         match &self.name {
             Some(name) => write!(f, "#{}", Escaped(name)),
             None => Ok(()),
@@ -136,19 +171,80 @@ impl FromStr for Link {
         }
         let (key, addresses) = authority.split_once('@').ok_or(ParseLinkError::NoKey)?;
         let key = key.parse()?;
+        let (mut via, mut path) = ("tcp", None);
         for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
-                Some(("via", "tcp")) => {}
-                Some(("via", other)) => return Err(ParseLinkError::Via(shown(other))),
+                Some(("via", kinds)) => via = kinds,
+                Some(("path", of_ws)) if is_path(of_ws) => path = Some(of_ws),
+                Some(("path", other)) => return Err(ParseLinkError::Path(shown(other))),
                 _ => return Err(ParseLinkError::Unknown(shown(parameter))),
             }
         }
-        let link = Self::new(key, addresses.split(',').take(MAX_ADDRESSES + 1))?;
+        let addresses: Vec<_> = addresses.split(',').take(MAX_ADDRESSES + 1).collect();
+        let kinds: Vec<_> = via.split(',').take(MAX_ADDRESSES + 1).collect();
+        if kinds.len() != 1 && kinds.len() != addresses.len() {
+            return Err(ParseLinkError::Via(shown(via)));
+        }
+        let place = |(n, at): (usize, &&str)| Place::new(kinds[if kinds.len() == 1 { 0 } else { n }], at, path);
+        let places = addresses.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = path.filter(|_| places.iter().all(|place| place.path.is_none())) {
+            return Err(ParseLinkError::Path(shown(path)));
+        }
+        let link = Self::of_places(key, &places)?;
         match name {
             Some(name) => link.with_name(&unescape(name).ok_or(ParseLinkError::Name)?),
             None => Ok(link),
         }
     }
+}
+
+/// An address with its kind.
+struct Place {
+    kind: &'static str,
+    /// `HOST:PORT`.
+    at: String,
+    /// Of a WebSocket.
+    path: Option<String>,
+}
+
+impl Place {
+    /// `path`: that of WebSockets, the root if there is none.
+    fn new(kind: &str, at: &str, path: Option<&str>) -> Result<Self, ParseLinkError> {
+        let known = KINDS.iter().find(|(known, _)| *known == kind);
+        let &(kind, port) = known.ok_or_else(|| ParseLinkError::Via(shown(kind)))?;
+        let with_port =
+            port.map(|port| format!("{at}:{port}")).filter(|with_port| !is_address(at) && is_address(with_port));
+        let at = with_port.unwrap_or_else(|| at.to_owned());
+        if !is_address(&at) {
+            return Err(ParseLinkError::Address(shown(&at)));
+        }
+        Ok(Self { kind, at, path: port.map(|_| path.unwrap_or("/").to_owned()) })
+    }
+
+    fn of(address: &str) -> Result<Self, ParseLinkError> {
+        let Some((kind, rest)) = address.split_once("://") else { return Self::new("tcp", address, None) };
+        let (at, path) = rest.find('/').map_or((rest, None), |slash| (&rest[..slash], Some(&rest[slash..])));
+        let place = Self::new(kind, at, path)?;
+        match path {
+            Some(path) if !is_path(path) || place.path.is_none() => Err(ParseLinkError::Path(shown(path))),
+            _ => Ok(place),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind != "tcp" {
+            write!(f, "{}://", self.kind)?;
+        }
+        write!(f, "{}{}", self.at, self.path.as_deref().unwrap_or_default())
+    }
+}
+
+/// A path that needs no escapes in a link.
+fn is_path(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/=+:@".contains(&byte);
+    text.starts_with('/') && text.len() <= MAX_PATH && text.bytes().all(legal)
 }
 
 fn split_off(text: &str, at: char) -> (&str, Option<&str>) {
@@ -270,7 +366,13 @@ mod tests {
             (format!("turbotunnel://{k}@host:1,"), "the address \"\""),
             (format!("turbotunnel://{k}@{}", vec!["h:1"; 17].join(",")), "more than 16"),
             (format!("turbotunnel://{k}@host:1/path"), "the path \"path\""),
-            (format!("turbotunnel://{k}@host:1?via=wss"), "kind \"wss\""),
+            (format!("turbotunnel://{k}@host:1?via=udp"), "kind \"udp\""),
+            (format!("turbotunnel://{k}@host:1?via="), "kind \"\""),
+            (format!("turbotunnel://{k}@host:1?via=tcp,wss"), "kind \"tcp,wss\""),
+            (format!("turbotunnel://{k}@host:1?path=/x"), "the path \"/x\""),
+            (format!("turbotunnel://{k}@host:1?via=ws&path=x"), "the path \"x\""),
+            (format!("turbotunnel://{k}@host:1?via=ws&path=/%0a"), "the path \"/%0a\""),
+            (format!("turbotunnel://{k}@host?via=tls"), "the address \"host\""),
             (format!("turbotunnel://{k}@host:1?psk=1"), "\"psk=1\""),
             (format!("turbotunnel://{k}@host:1#%0A"), "a name"),
             (format!("turbotunnel://{k}@host:1#%zz"), "a name"),
@@ -284,8 +386,41 @@ mod tests {
     }
 
     #[test]
+    fn other_carriers_than_tcp_stand_behind_the_addresses() {
+        let k = key();
+        for (addresses, behind) in [
+            (&["wss://www.example.net/tunnel"][..], "www.example.net:443/?via=wss&path=/tunnel"),
+            (&["h:1", "wss://[2001:db8::1]/x/y", "ws://h/x/y"], "h:1,[2001:db8::1]:443,h:80/?via=tcp,wss,ws&path=/x/y"),
+            (&["ws://h"], "h:80/?via=ws"),
+            (&["tls://h:1", "tls://i:2"], "h:1,i:2/?via=tls"),
+            (&["tcp://h:1"], "h:1"),
+        ] {
+            let link = Link::new(k, addresses).unwrap();
+            assert_eq!(link.to_string(), format!("turbotunnel://{k}@{behind}"));
+            assert_eq!(link.to_string().parse(), Ok(link));
+        }
+        assert_eq!(Link::new(k, ["wss://h/x", "wss://h"]), Err(ParseLinkError::Paths), "none is the root's");
+        let link: Link = format!("turbotunnel://{k}@h:1,i/?via=tcp,wss&path=/t#home").parse().unwrap();
+        assert_eq!(
+            (link.addresses(), link.name()),
+            (&["h:1".to_owned(), "wss://i:443/t".to_owned()][..], Some("home"))
+        );
+        for (address, told) in [
+            ("unix:/run/x", "the address"),
+            ("exec://x", "kind \"exec\""),
+            ("wss://h/x?y", "the path \"/x?y\""),
+            ("tls://h:1/x", "the path \"/x\""),
+            ("wss://h:x/", "the address \"h:x\""),
+        ] {
+            let error = Link::new(k, [address]).unwrap_err().to_string();
+            assert!(error.contains(told), "{address}: {error}");
+        }
+    }
+
+    #[test]
     fn any_beginning_of_a_link_is_an_error_or_a_link() {
-        let text = Link::new(key(), ["tunnel.example:443", "h:8"]).unwrap().with_name("a b").unwrap().to_string();
+        let text =
+            Link::new(key(), ["tunnel.example:443", "wss://h:8/p"]).unwrap().with_name("a b").unwrap().to_string();
         for end in 0..text.len() {
             let _ = text[..end].parse::<Link>();
         }
