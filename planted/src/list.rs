@@ -50,6 +50,7 @@ const RECEPTION: &str = "crates/turbotunnel/src/listener/reception.rs";
 const GATE: &str = "crates/turbotunnel/src/listener/gate.rs";
 const HANDSHAKE: &str = "crates/turbotunnel/src/secure/handshake.rs";
 const RECORD: &str = "crates/turbotunnel/src/secure/record.rs";
+const LIFETIME: &str = "crates/turbotunnel/src/lifetime.rs";
 const PRIMITIVES: &str = "crates/turbotunnel/src/secure/primitives.rs";
 const ADMISSION: &str = "crates/turbotunnel/src/listener/admission.rs";
 const SHARED: &str = "crates/turbotunnel/src/shared.rs";
@@ -825,9 +826,9 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "a carrier is never too old",
-        file: DRIVER,
-        right: "let due = if client { now >= at || worn }",
-        wrong: "let due = if client { worn }",
+        file: LIFETIME,
+        right: "if now < self.at && !newly_worn {",
+        wrong: "if !newly_worn {",
         test: tokio_half("secure_sessions", "a_carrier_is_replaced_after_an_hour_before_it_breaks"),
     },
     Fault {

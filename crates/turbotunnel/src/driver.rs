@@ -22,6 +22,7 @@ use crate::budget::{Account, Budget, MUCH};
 use crate::carrier::Carrier;
 use crate::encapsulation::PacketBatch;
 use crate::error::CarrierEnd;
+use crate::lifetime::{Due, Lifetime};
 use crate::session::Event;
 use crate::shared::{Kept, Newcomer, Shared, WakeList, now};
 use crate::tunnel::{self, Action, CarrierId};
@@ -37,10 +38,6 @@ const WRITE_CHUNK: usize = 125 << 10;
 const SCARCE_LOOK: Duration = Duration::from_secs(1);
 /// A timer may be so much too early.
 const EARLY: Duration = Duration::from_millis(50);
-/// The client dials anew if the one in the place of an old carrier has not come after this.
-const RETIRE_AGAIN: Duration = Duration::from_secs(60);
-/// The server leaves the first word to the client for so long.
-const RETIRE_GRACE: Duration = Duration::from_secs(600);
 /// When the session is over, its carriers may take so long to be closed in order.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -67,16 +64,20 @@ struct Link {
     read_ended: bool,
     /// When it is dropped, closed in order or not.
     close_by: Option<Instant>,
-    /// When it is too old.
-    retire_at: Option<Instant>,
-    /// Another was asked for because it is worn.
-    worn: bool,
+    /// Only of one that gets old.
+    lifetime: Option<Lifetime>,
     _kept: Option<Kept>,
 }
 
 impl Link {
-    fn new(id: CarrierId, carrier: Box<dyn Carrier>, addr: Option<SocketAddr>, kept: Option<Kept>) -> Self {
-        let retire_at = carrier.lifetime().map(|lifetime| now() + lifetime);
+    fn new(
+        id: CarrierId,
+        carrier: Box<dyn Carrier>,
+        addr: Option<SocketAddr>,
+        client: bool,
+        kept: Option<Kept>,
+    ) -> Self {
+        let lifetime = carrier.lifetime().map(|lifetime| Lifetime::new(now(), lifetime, client));
         Self {
             id,
             carrier,
@@ -85,8 +86,7 @@ impl Link {
             closed: false,
             read_ended: false,
             close_by: None,
-            retire_at,
-            worn: false,
+            lifetime,
             _kept: kept,
         }
     }
@@ -162,7 +162,7 @@ impl Driver {
                 (state.tunnel.attach(now()), newcomer)
             };
             let Newcomer { carrier, addr, early, kept } = newcomer;
-            self.links.push(Link::new(id, carrier, addr, kept));
+            self.links.push(Link::new(id, carrier, addr, false, kept));
             let mut state = self.shared.lock();
             early.packets().for_each(|packet| state.tunnel.handle_packet(now(), id, packet));
         }
@@ -182,7 +182,7 @@ impl Driver {
                     (state.last_dial_error, state.unanswered) = (None, false);
                     state.tunnel.handle_dialed(now(), id);
                     drop(state);
-                    self.links.push(Link::new(id, carrier, addr, None));
+                    self.links.push(Link::new(id, carrier, addr, true, None));
                 }
                 Err(error) => {
                     state.last_dial_error = Some(error.to_string());
@@ -342,27 +342,26 @@ impl Driver {
     /// The client dials another in the place of one that is old or worn, and goes over to it when it is there; the server closes what is older still. Returns when to
     /// look again.
     fn retire_links(&mut self) -> Option<Instant> {
-        let (now, client) = (now(), self.dialer.is_some());
+        let now = now();
         let mut next = None;
         for link in self.links.iter_mut().filter(|link| !link.closing && !link.closed) {
-            let Some(at) = link.retire_at else { continue };
-            let worn = client && !link.worn && link.carrier.is_worn();
-            let due = if client { now >= at || worn } else { now >= at + RETIRE_GRACE };
-            if due && client {
-                link.worn |= worn;
-                link.retire_at = Some(now + RETIRE_AGAIN);
-                let mut state = self.shared.lock();
-                if state.tunnel.current() == Some(link.id) {
-                    state.tunnel.redial(now);
+            let Some(lifetime) = &mut link.lifetime else { continue };
+            match lifetime.poll_due(now, link.carrier.is_worn()) {
+                None => {}
+                Some(Due::Another) => {
+                    let mut state = self.shared.lock();
+                    if state.tunnel.current() == Some(link.id) {
+                        state.tunnel.redial(now);
+                    }
                 }
-            } else if due {
-                link.closing = true;
-                link.close_by = Some(now + LINGER);
-                self.shared.lock().tunnel.handle_ended(now, link.id, CarrierEnd::UsedUp);
-                continue;
+                Some(Due::Close) => {
+                    link.closing = true;
+                    link.close_by = Some(now + LINGER);
+                    self.shared.lock().tunnel.handle_ended(now, link.id, CarrierEnd::UsedUp);
+                    continue;
+                }
             }
-            let look = link.retire_at.map(|at| if client { at } else { at + RETIRE_GRACE });
-            next = look.into_iter().chain(next).min();
+            next = next.into_iter().chain([lifetime.poll_timeout()]).min();
         }
         next
     }

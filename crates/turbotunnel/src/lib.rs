@@ -68,6 +68,8 @@ mod embryo;
 pub mod encapsulation;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod lifetime;
 mod path;
 #[cfg(feature = "secure")]
 pub mod secure;

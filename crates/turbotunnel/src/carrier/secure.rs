@@ -15,13 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Carrier, KEEP, READ_SIZE, WRITE_LIMIT, poll_write_rest};
 use crate::SessionId;
 use crate::encapsulation::PacketBatch;
-use crate::secure::{Initiator, InitiatorRandom, PublicKey, RecordError, Records, Route, StaticKey, Suite};
-
-/// A carrier may be used for so long; then its keys are forgotten.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
-
-/// A server has so long to answer: less than a dial may take, so that this is what is told.
-const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+use crate::lifetime::LIFETIME;
+use crate::secure::{
+    ANSWER_LIMIT, Initiator, InitiatorRandom, PublicKey, RecordError, Records, Route, StaticKey, Suite,
+};
 
 /// What a client needs to dial: the same for all carriers of a session.
 pub(crate) struct Dialling {

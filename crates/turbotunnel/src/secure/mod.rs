@@ -22,6 +22,8 @@
 //! The first failure is the last: every step takes its state along, and records that did not open are followed by none that do. Limits of one carrier:
 //! [`Records::MAX_RECORDS`], [`Records::MAX_BYTES`], and an age that whoever has a clock has to see to.
 
+use std::time::Duration;
+
 mod aead;
 mod handshake;
 mod keys;
@@ -36,3 +38,7 @@ pub use self::handshake::{
 pub use self::keys::{KEY_LEN, ParseKeyError, PublicKey, StaticKey};
 pub use self::link::{Link, ParseLinkError};
 pub use self::record::{MAX_RECORD, RecordError, Records};
+
+/// A server has so long to answer message 1: less than a dial may take, so that this is what is told. For whoever has a clock.
+#[doc(hidden)]
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(8);
