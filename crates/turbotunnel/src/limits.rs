@@ -146,7 +146,8 @@ pub struct ListenerStats {
     pub strangers_dropped: u64,
     /// Strangers closed because more came from their source than [`Limits::strangers_per_source`].
     pub strangers_dropped_of_source: u64,
-    /// Strangers that sent what is no packet; with keys: what is no first message to this server.
+    /// Strangers that sent what is no packet; with keys: what is no first message to this server, or behind a handshake, where no session
+    /// could count it, what the client has not sealed.
     pub strangers_not_understood: u64,
     /// Connections with the id of a session that is over.
     pub strangers_too_late: u64,

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::{Instant, sleep, timeout};
 use turbotunnel::control::{ByeReason, Control, Hello, Limit};
 use turbotunnel::encapsulation::PacketBatch;
-use turbotunnel::secure::{HEADER_LEN, Initiator, InitiatorRandom, PublicKey, Route, StaticKey, Suite};
+use turbotunnel::secure::{HEADER_LEN, Initiator, InitiatorRandom, MESSAGE_3_LEN, PublicKey, Route, StaticKey, Suite};
 use turbotunnel::{
     Builder, Clients, Config, Event, Limits, Listener, ListenerBuilder, Rate, Session, SessionError, SessionId,
 };
@@ -220,6 +220,25 @@ async fn changed_bytes_cost_a_carrier_and_nothing_else() {
         }
         assert_eq!(listener.stats().sessions_begun, 1);
     }
+}
+
+/// Behind a good handshake the first record of all is changed. There is no session yet that could count it, so the listener does.
+#[tokio::test(start_paused = true)]
+async fn a_first_record_that_does_not_open_is_counted() {
+    let listener = echoing(server());
+    let records = HEADER_LEN + Suite::for_this_machine().message_1_len() + MESSAGE_3_LEN;
+    let meddle: Meddle = Arc::new(move |carrier, offset, bytes| {
+        if carrier == 0
+            && let Some(byte) = (records + 5).checked_sub(offset).and_then(|at| bytes.get_mut(at))
+        {
+            *byte ^= 1;
+        }
+    });
+    let (session, tapes) = connect_tapped(client(), &listener, [meddle, nothing()]).await.unwrap();
+    there_and_back(&session, 1000).await;
+    assert_eq!(tapes.lock().unwrap().len(), 2);
+    let stats = listener.stats();
+    assert_eq!((stats.handshakes, stats.sessions_begun, stats.strangers_not_understood), (2, 1, 1));
 }
 
 /// Bytes of an old carrier are put into a new one, and its own are repeated.

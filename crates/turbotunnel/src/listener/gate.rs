@@ -15,7 +15,9 @@ use super::permit::Permit;
 use super::reception::{ASK_AGAIN, answer_all};
 use crate::carrier::secure::SecureCarrier;
 use crate::control::Control;
-use crate::secure::{Accepted, HEADER_LEN, MESSAGE_3_LEN, PublicKey, Recognised, ResponderRandom, Route, StaticKey};
+use crate::secure::{
+    Accepted, HEADER_LEN, MESSAGE_3_LEN, PublicKey, Recognised, RecordError, ResponderRandom, Route, StaticKey,
+};
 use crate::session_map::Name;
 use crate::shared::now;
 
@@ -123,7 +125,12 @@ impl Server {
         }
         self.admission().stats.handshakes += 1;
         permit.identify(*client.as_bytes());
-        self.find_place(Name { id: session, owner: Some(client) }, carrier, addr, permit).await
+        let placed = self.find_place(Name { id: session, owner: Some(client) }, carrier, addr, permit).await;
+        if placed.as_ref().is_err_and(is_not_sealed) {
+            // There was no session to count it.
+            self.admission().stats.strangers_not_understood += 1;
+        }
+        placed
     }
 
     async fn handshake<IO>(&self, gate: &Gate, io: &mut IO, permit: &Permit) -> Result<Accepted, Failed>
@@ -161,6 +168,11 @@ impl Server {
             }
         }
     }
+}
+
+/// A record did not open.
+fn is_not_sealed(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<RecordError>())
 }
 
 fn not_admitted(packet: &[u8]) -> Option<Control> {
