@@ -7,6 +7,7 @@ use crate::fault::{Dial, Fault, How, When};
 use crate::network::Side;
 use crate::pipe::Link;
 use crate::script::{Deed, Peers, Script, Settings};
+use crate::sealed::Wear;
 use crate::traffic::{Manners, Reading, Traffic};
 
 /// Rust code that makes this value, with everything of this crate in scope.
@@ -88,6 +89,12 @@ impl Code for Peers {
             Self::GoServer(fin) => format!("Peers::GoServer(Fin::{fin:?})"),
             Self::GoClient(fin) => format!("Peers::GoClient(Fin::{fin:?})"),
         }
+    }
+}
+
+impl Code for Wear {
+    fn code(&self) -> String {
+        format!("Wear {{ lifetime: {}, used: {} }}", self.lifetime.code(), self.used)
     }
 }
 
@@ -187,6 +194,10 @@ impl Display for Script {
         if self.peers != plain.peers {
             writeln!(f, "        peers: {},", self.peers.code())?;
         }
+        if let Some(suite) = self.sealed {
+            writeln!(f, "        sealed: Some(Suite::{suite:?}),")?;
+        }
+        list(f, "wear", &self.wear)?;
         if self.settings != plain.settings {
             writeln!(f, "        settings: {},", self.settings.code())?;
         }

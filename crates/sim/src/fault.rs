@@ -24,10 +24,12 @@ pub enum How {
     Freeze(Duration),
     /// Nothing arrives any more; after a while both ends get an error.
     DeadLate(Duration),
+    /// A bit of the next byte is changed on its way. For carriers with keys: the others have no means to notice.
+    Flip,
 }
 
 impl How {
-    /// Each of them once, for tests that go through all. Freezes and late deaths last `while_`.
+    /// Each of them once but [`How::Flip`], for tests that go through all. Freezes and late deaths last `while_`.
     #[must_use]
     pub fn all(while_: Duration) -> [Self; 9] {
         [
@@ -54,6 +56,7 @@ impl How {
             Self::StallDown => "stall down",
             Self::Freeze(_) => "freeze",
             Self::DeadLate(_) => "dead late",
+            Self::Flip => "bit flipped",
         }
     }
 }
@@ -61,7 +64,7 @@ impl How {
 /// When it happens to a carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// When so many bytes have arrived at the server, the 8 of the session id among them. Not one byte more arrives.
+    /// When so many bytes have arrived at the server, the 8 of the session id or the handshake among them. Not one byte more arrives.
     Up(u64),
     /// When so many bytes have arrived at the client.
     Down(u64),

@@ -38,6 +38,7 @@ mod pipe;
 mod random;
 mod runs;
 mod script;
+mod sealed;
 mod shrink;
 mod sim;
 mod trace;
@@ -55,9 +56,11 @@ pub use pipe::Link;
 pub use random::{Random, seed_of};
 pub use runs::{Totals, play_all, seeds};
 pub use script::{Deed, Outcome, Peers, Script, Settings};
+pub use sealed::Wear;
 pub use shrink::shrink;
 pub use sim::{SESSION_ID, Sim};
 pub use traffic::{Reading, Traffic};
+pub use turbotunnel::secure::Suite;
 
 /// 1,024 bytes.
 pub const KIB: u64 = 1 << 10;

@@ -76,6 +76,8 @@ enum State {
 
 struct Wire {
     state: State,
+    /// Everything that was written, up and down, if the simulation is tapped.
+    written: [Vec<u8>; 2],
     link: Link,
     /// What happens to packets.
     random: Random,
@@ -176,6 +178,7 @@ impl Network {
         let random = if link.touches_packets() || !link.jitter.is_zero() { self.random.fork() } else { Random::new(0) };
         self.wires.push(Wire {
             state: State::Dialing { until, outcome },
+            written: Default::default(),
             link,
             random,
             held: [None, None],
@@ -197,6 +200,9 @@ impl Network {
         let way = outward(side);
         self.trace.bytes(now, id * 2 + usize::from(way == Way::Down), bytes);
         let wire = &mut self.wires[id];
+        if self.tap.is_some() {
+            wire.written[usize::from(way == Way::Down)].extend_from_slice(bytes);
+        }
         let jitter = wire.link.jitter;
         let late = if jitter.is_zero() { jitter } else { wire.random.pause(Duration::ZERO..jitter) };
         wire.pipe(way).write(now, bytes, late);
@@ -207,17 +213,34 @@ impl Network {
         let mut framed = Vec::with_capacity(HEADER_LEN + packet.len());
         framed.extend_from_slice(&u16::try_from(packet.len()).expect("packets are short").to_be_bytes());
         framed.extend_from_slice(packet);
-        let to_lose = &mut self.to_lose[usize::from(outward(side) == Way::Down)];
-        if *to_lose > 0 {
-            *to_lose -= 1;
-        } else if self.wires[id].link.touches_packets() {
-            self.write_packet(now, id, side, framed);
-        } else {
-            self.write(now, id, side, &framed);
+        if !self.misses_packet(side) {
+            self.deliver(now, id, side, framed);
         }
+        self.note_packet(now, id, side, packet);
+    }
+
+    /// The receiver is to miss the next packet that `side` sends.
+    pub(crate) fn misses_packet(&mut self, side: Side) -> bool {
+        let to_lose = &mut self.to_lose[usize::from(outward(side) == Way::Down)];
+        let misses = *to_lose > 0;
+        *to_lose -= u32::from(misses);
+        misses
+    }
+
+    /// A packet is handed to a connection, in whatever form.
+    pub(crate) fn note_packet(&mut self, now: Instant, id: WireId, side: Side, packet: &[u8]) {
         if let Some(tap) = &mut self.tap {
             let carrier = id as u32 + 1;
             tap.push(Seen { at: now - self.start, carrier, way: outward(side), packet: packet.to_vec() });
+        }
+    }
+
+    /// Writes what belongs together: it may get lost, or be overtaken, on a way where that happens.
+    pub(crate) fn deliver(&mut self, now: Instant, id: WireId, side: Side, bytes: Vec<u8>) {
+        if self.wires[id].link.touches_packets() {
+            self.write_packet(now, id, side, bytes);
+        } else {
+            self.write(now, id, side, &bytes);
         }
     }
 
@@ -287,6 +310,7 @@ impl Network {
                 wire.pipe(lost).cut(now, End::Reset);
                 wire.pipe(reverse(lost)).cut(now + delay, End::Reset);
             }
+            How::Flip => wire.pipe(lost).flip_next(),
             How::HalfUp => wire.up.cut(now, End::Fin),
             How::HalfDown => wire.down.cut(now, End::Fin),
             How::StallUp => wire.up.stall_forever(),
@@ -314,6 +338,14 @@ impl Network {
             wire.faults.clear();
             wire.timed.clear();
         }
+    }
+
+    /// From now on no packet is touched while its connection lives: a sealed one would end of it.
+    pub(crate) fn touch_no_packets(&mut self) {
+        let untouched = |link| Link { loss: 0, reorder: 0, double: 0, ..link };
+        self.wires.iter_mut().for_each(|wire| wire.link = untouched(wire.link));
+        let mut plan = std::mem::replace(&mut self.link_plan, Box::new(|_| unreachable!("just replaced")));
+        self.link_plan = Box::new(move |number| untouched(plan(number)));
     }
 
     // Time.
@@ -463,6 +495,11 @@ impl Network {
         for how in due {
             self.strike(now, id, how, Some(way));
         }
+    }
+
+    /// Everything that was written on a connection, if the simulation is tapped.
+    pub(crate) fn written(&self, id: WireId, way: Way) -> &[u8] {
+        &self.wires[id].written[usize::from(way == Way::Down)]
     }
 
     /// Connections that are open or being dialled.

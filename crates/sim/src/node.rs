@@ -54,7 +54,7 @@ impl Node for Client {
         match news {
             News::Connected => self.ours.dialed(now, wire, net),
             News::DialFailed => self.ours.dial_failed(now, wire),
-            News::Bytes(bytes) => self.ours.handle_bytes(now, wire, &bytes),
+            News::Bytes(bytes) => self.ours.handle_bytes(now, wire, &bytes, net),
             News::Ended(end) => self.ours.handle_end(now, wire, end, net),
             News::Accepted { .. } => unreachable!("nobody dials a client"),
         }

@@ -2,27 +2,77 @@
 //!
 //! It does what the tokio driver does, in the same order, and decides as little.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use turbotunnel::encapsulation::{HEADER_LEN, MAX_PACKET, PacketBatch};
+use turbotunnel::lifetime::Due;
+use turbotunnel::secure::MAX_RECORD;
 use turbotunnel::tunnel::{Action, CarrierId, Event, Stats, Tunnel};
 use turbotunnel::{CarrierEnd, Config, SessionError, StreamId};
 
 use crate::app::{App, Streams};
 use crate::network::{Network, Side, WireId};
 use crate::pipe::End;
+use crate::sealed::{Asked, Asking, Keys, NoValidAnswer, Sealed};
 
 /// Buffers for the next packets, and the ends of chunks that are not full.
 const SPARE: u64 = 2 << 20;
 
+/// When a carrier that is used up is closed, its peer may take so long to do the same, as in the driver.
+const LINGER: Duration = Duration::from_secs(2);
+
 struct Link {
     carrier: CarrierId,
     wire: WireId,
-    partial: Vec<u8>,
+    format: Format,
     /// To be half-closed.
     closing: bool,
     closed: bool,
     read_ended: bool,
+    /// When it is dropped, closed in order or not.
+    close_by: Option<Instant>,
+}
+
+/// What packets are on a connection.
+pub(crate) enum Format {
+    /// Each with its length in front; the beginning of one whose rest has not come yet.
+    Plain(Vec<u8>),
+    /// Nothing yet: the dial is not over.
+    Asking(Box<Asking>),
+    Sealed(Box<Sealed>),
+}
+
+impl Format {
+    /// Something has come whose rest has not.
+    fn is_partial(&self) -> bool {
+        match self {
+            Self::Plain(partial) => !partial.is_empty(),
+            Self::Asking(asking) => asking.is_partial(),
+            Self::Sealed(sealed) => sealed.is_partial(),
+        }
+    }
+
+    /// Room that a connection has to have for the next packet.
+    fn wants(&self) -> usize {
+        HEADER_LEN + MAX_PACKET + if let Self::Sealed(sealed) = self { sealed.overhead() } else { 0 }
+    }
+}
+
+impl Link {
+    fn is_open(&self) -> bool {
+        !self.closing && !self.closed
+    }
+
+    /// When something is due about it, whatever its tunnel wants.
+    fn wake_at(&self) -> Option<Instant> {
+        let own = match &self.format {
+            Format::Plain(_) => None,
+            Format::Asking(asking) => Some(asking.deadline),
+            Format::Sealed(sealed) => self.is_open().then(|| sealed.lifetime.poll_timeout()),
+        };
+        own.into_iter().chain(self.close_by).min()
+    }
 }
 
 /// What the application was told, and when.
@@ -40,6 +90,8 @@ pub(crate) struct Ours {
     start: Instant,
     config: Config,
     links: Vec<Link>,
+    /// `None`: carriers are plain.
+    keys: Option<Rc<Keys>>,
     batch: PacketBatch,
     packet: Vec<u8>,
     clock: Instant,
@@ -51,13 +103,24 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn new(now: Instant, start: Instant, side: Side, config: Config, tunnel: Tunnel) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        start: Instant,
+        side: Side,
+        config: Config,
+        mut tunnel: Tunnel,
+        keys: Option<Rc<Keys>>,
+    ) -> Self {
+        if keys.is_some() {
+            tunnel.set_authenticated();
+        }
         Self {
             tunnel,
             side,
             start,
             config,
             links: Vec::new(),
+            keys,
             batch: PacketBatch::new(),
             packet: Vec::new(),
             clock: now,
@@ -74,10 +137,16 @@ impl Ours {
     // Connections.
 
     pub(crate) fn dialed(&mut self, now: Instant, wire: WireId, net: &mut Network) {
-        let Some(carrier) = self.carrier_of(wire) else { return };
+        let Some(link) = self.links.iter_mut().find(|link| link.wire == wire) else { return };
+        if let Some(keys) = &self.keys {
+            let mut first = Vec::new();
+            link.format = Format::Asking(Box::new(Asking::start(now, keys, wire, &mut first)));
+            net.write(now, wire, Side::Client, &first);
+            return;
+        }
         // As the dialer does: the session id is the first thing on the connection.
         net.write(now, wire, Side::Client, &crate::sim::SESSION_ID);
-        self.tunnel.handle_dialed(now, carrier);
+        self.tunnel.handle_dialed(now, link.carrier);
     }
 
     pub(crate) fn dial_failed(&mut self, now: Instant, wire: WireId) {
@@ -86,38 +155,93 @@ impl Ours {
         self.tunnel.handle_dial_failed(now, carrier);
     }
 
-    pub(crate) fn attach(&mut self, now: Instant, wire: WireId) {
+    /// A connection is this session's.
+    pub(crate) fn attach(&mut self, now: Instant, wire: WireId, format: Format) -> CarrierId {
         let carrier = self.tunnel.attach(now);
-        self.add_link(carrier, wire);
+        self.add_link(carrier, wire, format);
+        carrier
     }
 
-    fn add_link(&mut self, carrier: CarrierId, wire: WireId) {
-        self.links.push(Link { carrier, wire, partial: Vec::new(), closing: false, closed: false, read_ended: false });
+    /// Packets, with their lengths, that were opened before it was known that they are this session's.
+    pub(crate) fn handle_early(&mut self, now: Instant, carrier: CarrierId, packets: Vec<u8>) {
+        let mut early = PacketBatch::new();
+        *early.bytes_mut() = packets;
+        early.packets().for_each(|packet| self.tunnel.handle_packet(now, carrier, packet));
+    }
+
+    fn add_link(&mut self, carrier: CarrierId, wire: WireId, format: Format) {
+        let (closing, closed, read_ended, close_by) = (false, false, false, None);
+        self.links.push(Link { carrier, wire, format, closing, closed, read_ended, close_by });
     }
 
     fn carrier_of(&self, wire: WireId) -> Option<CarrierId> {
         self.links.iter().find(|link| link.wire == wire).map(|link| link.carrier)
     }
 
-    pub(crate) fn handle_bytes(&mut self, now: Instant, wire: WireId, bytes: &[u8]) {
+    pub(crate) fn handle_bytes(&mut self, now: Instant, wire: WireId, bytes: &[u8], net: &mut Network) {
         assert!(now >= self.clock, "time goes back");
         self.clock = now;
-        let Some(link) = self.links.iter_mut().find(|link| link.wire == wire) else { return };
+        let Some(at) = self.links.iter().position(|link| link.wire == wire) else { return };
+        let link = &mut self.links[at];
         let carrier = link.carrier;
-        self.batch.clear(usize::MAX);
-        self.batch.bytes_mut().extend_from_slice(&link.partial);
-        self.batch.bytes_mut().extend_from_slice(bytes);
-        let whole = self.batch.cut_incomplete(&mut link.partial);
+        let outcome = match &mut link.format {
+            Format::Plain(partial) => {
+                self.batch.clear(usize::MAX);
+                self.batch.bytes_mut().extend_from_slice(partial);
+                self.batch.bytes_mut().extend_from_slice(bytes);
+                let whole = self.batch.cut_incomplete(partial);
+                assert!(whole.is_ok(), "the simulator's packets are never too long");
+                Ok(())
+            }
+            Format::Sealed(sealed) => sealed.open(bytes, &mut self.batch),
+            Format::Asking(_) => return self.handle_answer(now, at, bytes, net),
+        };
         self.batch.packets().for_each(|packet| self.tunnel.handle_packet(now, carrier, packet));
-        assert!(whole.is_ok(), "the simulator's packets are never too long");
+        if let Err(why) = outcome {
+            self.break_off(now, at, why, net);
+        }
+    }
+
+    /// The client: the server's part of the handshake.
+    fn handle_answer(&mut self, now: Instant, at: usize, bytes: &[u8], net: &mut Network) {
+        let Link { carrier, wire, .. } = self.links[at];
+        let format = std::mem::replace(&mut self.links[at].format, Format::Plain(Vec::new()));
+        let (Format::Asking(asking), Some(keys)) = (format, &self.keys) else { unreachable!("it was looked at") };
+        match asking.handle_bytes(now, keys, wire, bytes) {
+            Ok(Asked::Waits(asking)) => self.links[at].format = Format::Asking(asking),
+            Ok(Asked::Answered(sealed)) => {
+                self.links[at].format = Format::Sealed(sealed);
+                self.tunnel.handle_dialed(now, carrier);
+            }
+            Err(NoValidAnswer) => self.fail_dial(now, at, "no valid answer", net),
+        }
+    }
+
+    /// The client: there is a connection, but no valid answer on it.
+    fn fail_dial(&mut self, now: Instant, at: usize, why: &str, net: &mut Network) {
+        let link = self.links.remove(at);
+        net.counts.note("handshake failed");
+        net.trace.tell(now, format_args!("carrier {}: {why}", link.wire + 1));
+        net.close(now, link.wire, self.side);
+        self.tunnel.handle_dial_failed(now, link.carrier);
+    }
+
+    /// The connection is of no use any more: it is closed, whatever the peer thinks of it.
+    fn break_off(&mut self, now: Instant, at: usize, why: CarrierEnd, net: &mut Network) {
+        let link = self.links.remove(at);
+        net.close(now, link.wire, self.side);
+        self.tunnel.handle_ended(now, link.carrier, why);
     }
 
     pub(crate) fn handle_end(&mut self, now: Instant, wire: WireId, end: End, net: &mut Network) {
         let Some(at) = self.links.iter().position(|link| link.wire == wire) else { return };
         let link = &mut self.links[at];
         let carrier = link.carrier;
-        if !link.partial.is_empty() {
+        if link.format.is_partial() {
             net.counts.note("half a packet");
+        }
+        if let Format::Asking(_) = link.format {
+            return self.fail_dial(now, at, "closed without an answer", net);
         }
         link.read_ended = true;
         let why = match end {
@@ -153,6 +277,7 @@ impl Ours {
             assert!(next.is_none_or(|at| at > now), "after handle_timeout(now) the next timeout is not later than now");
             busy = true;
         }
+        busy |= self.give_up_asking(now, net);
         busy |= self.tell(now, app, net);
         busy |= app.turn(now, &mut self.tunnel);
         if self.closes_when_done && app.is_done() {
@@ -160,6 +285,7 @@ impl Ours {
         }
         self.acks_wait = self.tunnel.acks_may_wait(now);
         busy |= self.acks_wait.is_none() && self.write(now, net);
+        busy |= self.retire(now, net);
         busy |= self.act(now, net);
         self.close_links(now, net);
         busy
@@ -183,17 +309,97 @@ impl Ours {
 
     fn write(&mut self, now: Instant, net: &mut Network) -> bool {
         let mut busy = false;
-        for link in self.links.iter().filter(|link| !link.closing && !link.closed) {
-            while net.room(link.wire, self.side) >= HEADER_LEN + MAX_PACKET {
-                self.packet.clear();
-                if !self.tunnel.poll_transmit(now, link.carrier, &mut self.packet) {
-                    assert!(self.packet.is_empty(), "a packet that was not made left bytes");
-                    break;
+        for at in 0..self.links.len() {
+            let link = &self.links[at];
+            if !link.is_open() {
+                continue;
+            }
+            if let Format::Sealed(_) = link.format {
+                match self.write_sealed(now, at, net) {
+                    Ok(sent) => busy |= sent,
+                    Err(why) => {
+                        self.break_off(now, at, why, net);
+                        return true;
+                    }
                 }
-                assert!((1..=MAX_PACKET).contains(&self.packet.len()), "packet of {} bytes", self.packet.len());
-                net.send(now, link.wire, self.side, &self.packet);
+                continue;
+            }
+            let (wire, wants) = (link.wire, link.format.wants());
+            while net.room(wire, self.side) >= wants && self.make_packet(now, at) {
+                net.send(now, wire, self.side, &self.packet);
                 busy = true;
             }
+        }
+        busy
+    }
+
+    /// The next packet of a carrier. False: there is none.
+    fn make_packet(&mut self, now: Instant, at: usize) -> bool {
+        self.packet.clear();
+        if !self.tunnel.poll_transmit(now, self.links[at].carrier, &mut self.packet) {
+            assert!(self.packet.is_empty(), "a packet that was not made left bytes");
+            return false;
+        }
+        assert!((1..=MAX_PACKET).contains(&self.packet.len()), "packet of {} bytes", self.packet.len());
+        true
+    }
+
+    /// As many packets as there are, and room for, share a record.
+    fn write_sealed(&mut self, now: Instant, at: usize, net: &mut Network) -> Result<bool, CarrierEnd> {
+        let wire = self.links[at].wire;
+        let mut busy = false;
+        loop {
+            let Format::Sealed(sealed) = &self.links[at].format else { return Ok(busy) };
+            let room = net.room(wire, self.side).saturating_sub(sealed.overhead()).min(MAX_RECORD);
+            let mut made = sealed.has_unsent();
+            self.batch.clear(usize::MAX);
+            while self.batch.len() + HEADER_LEN + MAX_PACKET <= room && self.make_packet(now, at) {
+                made = true;
+                net.note_packet(now, wire, self.side, &self.packet);
+                if !net.misses_packet(self.side) {
+                    self.batch.push(&self.packet);
+                }
+            }
+            let Format::Sealed(sealed) = &mut self.links[at].format else { return Ok(busy) };
+            if !made {
+                return Ok(busy);
+            }
+            let bytes = sealed.seal(&self.batch)?;
+            net.deliver(now, wire, self.side, bytes);
+            busy = true;
+        }
+    }
+
+    /// The client: a server has so long to answer, and then it is no server. True if one was given up.
+    fn give_up_asking(&mut self, now: Instant, net: &mut Network) -> bool {
+        let late = |link: &Link| matches!(&link.format, Format::Asking(asking) if now >= asking.deadline);
+        let Some(at) = self.links.iter().position(late) else { return false };
+        self.fail_dial(now, at, "no answer", net);
+        true
+    }
+
+    /// Old and worn carriers, as in the driver.
+    fn retire(&mut self, now: Instant, net: &mut Network) -> bool {
+        let mut busy = false;
+        for link in self.links.iter_mut().filter(|link| link.is_open()) {
+            let Format::Sealed(sealed) = &mut link.format else { continue };
+            let worn = sealed.is_worn();
+            match sealed.lifetime.poll_due(now, worn) {
+                None => continue,
+                Some(Due::Another) => {
+                    if self.tunnel.current() == Some(link.carrier) {
+                        net.counts.note(if worn { "worn" } else { "old" });
+                        self.tunnel.redial(now);
+                    }
+                }
+                Some(Due::Close) => {
+                    net.counts.note("too old");
+                    link.closing = true;
+                    link.close_by = Some(now + LINGER);
+                    self.tunnel.handle_ended(now, link.carrier, CarrierEnd::UsedUp);
+                }
+            }
+            busy = true;
         }
         busy
     }
@@ -206,7 +412,7 @@ impl Ours {
                 Action::Dial(carrier) => {
                     assert_eq!(self.side, Side::Client, "a server dialled");
                     let wire = net.dial(now);
-                    self.add_link(carrier, wire);
+                    self.add_link(carrier, wire, Format::Plain(Vec::new()));
                 }
                 Action::CloseWrite(carrier) => {
                     self.links.iter_mut().filter(|link| link.carrier == carrier).for_each(|link| link.closing = true);
@@ -227,14 +433,26 @@ impl Ours {
 
     fn close_links(&mut self, now: Instant, net: &mut Network) {
         for link in self.links.iter_mut().filter(|link| link.closing && !link.closed) {
+            if let Format::Sealed(sealed) = &mut link.format
+                && sealed.has_unsent()
+            {
+                net.write(now, link.wire, self.side, &sealed.take_unsent());
+            }
             net.close_write(now, link.wire, self.side);
             link.closed = true;
         }
-        self.links.retain(|link| !(link.closed && link.read_ended));
+        self.links.retain(|link| {
+            let late = link.close_by.is_some_and(|at| now >= at);
+            if late {
+                net.close(now, link.wire, self.side);
+            }
+            !(late || link.closed && link.read_ended)
+        });
     }
 
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.tunnel.poll_timeout().into_iter().chain(self.acks_wait).min()
+        let links = self.links.iter().filter_map(Link::wake_at);
+        self.tunnel.poll_timeout().into_iter().chain(self.acks_wait).chain(links).min()
     }
 
     /// Everything that can be done now is done. Holds the engines to what they promise of such a moment.
@@ -247,8 +465,8 @@ impl Ours {
         assert_eq!(self.tunnel.poll_event(), None, "handle_timeout, called early, told something");
         assert_eq!(self.tunnel.poll_action(), None, "handle_timeout, called early, wanted something");
         self.packet.clear();
-        for link in self.links.iter().filter(|link| !link.closing && !link.closed) {
-            if self.acks_wait.is_none() && net.room(link.wire, self.side) >= HEADER_LEN + MAX_PACKET {
+        for link in self.links.iter().filter(|link| link.is_open()) {
+            if self.acks_wait.is_none() && net.room(link.wire, self.side) >= link.format.wants() {
                 let more = self.tunnel.poll_transmit(now, link.carrier, &mut self.packet);
                 assert!(!more, "a packet waited for something other than room");
             }

@@ -125,6 +125,8 @@ pub(crate) struct Pipe {
     end: Option<(Instant, End)>,
     /// What is written vanishes; nobody says so.
     swallows: bool,
+    /// A bit of the next byte is changed on its way.
+    flips: bool,
     over: bool,
 }
 
@@ -141,6 +143,7 @@ impl Pipe {
             limit: None,
             end: None,
             swallows: false,
+            flips: false,
             over: false,
         }
     }
@@ -230,6 +233,11 @@ impl Pipe {
         }
     }
 
+    /// A bit of the next byte that is delivered is not what it was: at each place another one.
+    pub(crate) fn flip_next(&mut self) {
+        self.flips = true;
+    }
+
     pub(crate) fn stall_forever(&mut self) {
         self.stall = Some(Stall::Forever);
     }
@@ -281,6 +289,12 @@ impl Pipe {
         let allowed = self.limit.map_or(u64::MAX, |limit| limit - self.delivered);
         if (bytes.len() as u64) > allowed {
             self.queue.push_front((at, bytes.split_off(allowed as usize)));
+        }
+        if self.flips
+            && let Some(byte) = bytes.first_mut()
+        {
+            *byte ^= 1 << (self.delivered % 8);
+            self.flips = false;
         }
         self.queued -= bytes.len();
         self.delivered += bytes.len() as u64;

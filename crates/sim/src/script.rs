@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use turbotunnel::secure::Suite;
 use turbotunnel::{Counters, PeerKind, SessionError};
 
 use crate::fault::{Counts, Dial, Fault, How};
 use crate::go::{Fin, Go};
 use crate::network::Side;
 use crate::pipe::Link;
+use crate::sealed::Wear;
 use crate::sim::Sim;
 use crate::traffic::Traffic;
 
@@ -68,6 +70,10 @@ pub struct Script {
     pub seed: u64,
     /// Who is at the ends.
     pub peers: Peers,
+    /// Both have keys, and carriers are sealed in this suite.
+    pub sealed: Option<Suite>,
+    /// What some sealed carriers bear, by their numbers. All others bear what real ones do.
+    pub wear: Vec<(u32, Wear)>,
     /// Settings of both.
     pub settings: Settings,
     /// The way of every carrier that has none of its own.
@@ -114,6 +120,8 @@ impl Script {
         Self {
             seed,
             peers: Peers::Ours,
+            sealed: None,
+            wear: Vec::new(),
             settings: Settings::default(),
             link: Link::new(Duration::from_millis(10)),
             links: Vec::new(),
@@ -152,6 +160,10 @@ impl Script {
             Peers::GoServer(fin) => sim.go_server(Go::new(fin)),
             Peers::GoClient(fin) => sim.go_client(Go::new(fin)),
         };
+        if let Some(suite) = self.sealed {
+            let wear = self.wear.clone();
+            sim = sim.sealed_with(suite, move |number| find(&wear, number).unwrap_or_default());
+        }
         self.traffic.iter().fold(sim, |sim, traffic| sim.traffic(traffic.clone()))
     }
 
@@ -197,6 +209,9 @@ impl Script {
         if !restarted && self.peers == Peers::Ours {
             Self::assert_nothing_left(&mut sim);
         }
+        if self.sealed.is_some() {
+            Self::assert_nothing_forged(&sim);
+        }
         outcome
     }
 
@@ -217,6 +232,15 @@ impl Script {
         );
         let idle = (sim.client_stats(), sim.server_stats());
         assert_eq!((idle.0.streams, idle.1.streams), (0, 0), "streams that are open although they have ended");
+    }
+
+    /// Who is told that somebody touches his carriers has to be able to believe it.
+    fn assert_nothing_forged(sim: &Sim) {
+        let touched = ["bit flipped", "packet lost", "packet overtaken", "packet doubled"];
+        if touched.iter().all(|how| sim.counts().of(how) == 0) {
+            let of_server = sim.server_session().map_or(0, |server| server.stats().carriers_forged);
+            assert_eq!((sim.client_stats().carriers_forged, of_server), (0, 0), "nobody touched a carrier");
+        }
     }
 
     pub(crate) fn restarts(&self) -> bool {

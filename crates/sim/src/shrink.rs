@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::fault::How;
 use crate::pipe::Link;
 use crate::script::{Script, Settings};
 use crate::traffic::Traffic;
@@ -17,6 +18,7 @@ pub fn shrink(script: Script, runs: usize, mut fails: impl FnMut(&Script) -> boo
         let before = search.best.clone();
         search.leave_out(|script| &mut script.traffic);
         search.leave_out(|script| &mut script.deeds);
+        search.leave_out(|script| &mut script.wear);
         search.leave_out(|script| &mut script.faults);
         search.leave_out(|script| &mut script.dials);
         search.leave_out(|script| &mut script.links);
@@ -73,6 +75,12 @@ impl Search<'_> {
     }
 
     fn simplify(&mut self) {
+        self.change(|script| {
+            // What is plain has no means to notice a changed bit.
+            script.faults.retain(|(_, fault)| fault.how != How::Flip);
+            script.wear.clear();
+            script.sealed = None;
+        });
         self.change(|script| script.settings = Settings::default());
         let defaults = Settings::default();
         self.change(|script| script.settings.counters = defaults.counters);

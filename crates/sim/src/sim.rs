@@ -1,7 +1,9 @@
 //! A session under test: two ends, the way between them, and the time.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use turbotunnel::secure::Suite;
 use turbotunnel::tunnel::{Stats, Tunnel};
 use turbotunnel::{Config, SessionError};
 
@@ -16,6 +18,7 @@ use crate::ours::{Ours, Told};
 use crate::pattern::Way;
 use crate::pipe::Link;
 use crate::random::{Random, seed_of};
+use crate::sealed::{Keys, Wear};
 use crate::traffic::Traffic;
 
 /// First bytes of every carrier.
@@ -48,6 +51,7 @@ pub struct Sim {
     client_closes: bool,
     go_client: Option<Go>,
     go_server: Option<Go>,
+    keys: Option<Rc<Keys>>,
     ends: Option<Ends>,
     intruders: Vec<Intruder>,
     rounds: u32,
@@ -90,6 +94,7 @@ impl Sim {
             client_closes: false,
             go_client: None,
             go_server: None,
+            keys: None,
             ends: None,
             intruders: Vec::new(),
             rounds: 0,
@@ -210,7 +215,20 @@ impl Sim {
         self
     }
 
-    /// Keeps a copy of every packet that is handed to a carrier: [`Sim::seen`].
+    /// Both ends have keys, and carriers are sealed in this suite.
+    #[must_use]
+    pub fn sealed(self, suite: Suite) -> Self {
+        self.sealed_with(suite, |_| Wear::default())
+    }
+
+    /// As [`Sim::sealed`]; each carrier, counted from 1, bears only so much.
+    #[must_use]
+    pub fn sealed_with(mut self, suite: Suite, wear: impl Fn(u32) -> Wear + 'static) -> Self {
+        self.keys = Some(Rc::new(Keys::new(self.seed, suite, Box::new(wear))));
+        self
+    }
+
+    /// Keeps a copy of every packet that is handed to a carrier, and of every byte: [`Sim::seen`], [`Sim::written`].
     #[must_use]
     pub fn tapped(mut self) -> Self {
         self.net.tap = Some(Vec::new());
@@ -238,19 +256,21 @@ impl Sim {
             app
         };
         let conv = self.random.number() as u32;
+        let keys = self.keys.clone();
+        assert!(keys.is_none() || (self.go_client.or(self.go_server)).is_none(), "Go programs have no keys");
         let client: Box<dyn Node> = if let Some(go) = self.go_client {
             Box::new(GoClient::new(start, go, conv, app(Side::Client)))
         } else {
             let config = self.client_config.clone();
             let tunnel = Tunnel::client(start, config.clone(), conv, self.random.number());
-            let mut ours = Ours::new(start, start, Side::Client, config, tunnel);
+            let mut ours = Ours::new(start, start, Side::Client, config, tunnel, keys.clone());
             ours.closes_when_done = self.client_closes;
             Box::new(Client::new(ours, app(Side::Client)))
         };
         let new_app = Box::new(move || app(Side::Server));
         let server: Box<dyn Node> = match self.go_server {
             Some(go) => Box::new(GoServer::new(go, new_app)),
-            None => Box::new(Listener::new(start, self.server_config.clone(), self.random.fork(), new_app)),
+            None => Box::new(Listener::new(start, self.server_config.clone(), self.random.fork(), new_app, keys)),
         };
         Ends { client, server }
     }
@@ -408,6 +428,10 @@ impl Sim {
     /// From now on nothing goes wrong that has not begun yet: all dials connect, nothing more happens to carriers, and who sleeps wakes up.
     pub fn calm(&mut self) {
         self.net.calm();
+        if let Some(keys) = &self.keys {
+            keys.calm();
+            self.net.touch_no_packets();
+        }
         self.settle();
     }
 
@@ -471,6 +495,14 @@ impl Sim {
     pub fn intrude(&mut self, packets: &[Vec<u8>]) -> u32 {
         let wire = self.net.dial(self.now);
         self.intruders.push(Intruder::new(wire, packets.to_vec()));
+        self.settle();
+        wire as u32 + 1
+    }
+
+    /// Somebody else dials and says these bytes, whatever they are. Returns his carrier's number.
+    pub fn replay(&mut self, heard: &[u8]) -> u32 {
+        let wire = self.net.dial(self.now);
+        self.intruders.push(Intruder::replaying(wire, heard.to_vec()));
         self.settle();
         wire as u32 + 1
     }
@@ -562,6 +594,12 @@ impl Sim {
         self.net.tap.as_deref().expect("the simulation is tapped")
     }
 
+    /// Everything that was written into a carrier that way, if the simulation is [`Sim::tapped`].
+    #[must_use]
+    pub fn written(&self, carrier: u32, way: Way) -> &[u8] {
+        self.net.written(carrier as usize - 1, way)
+    }
+
     /// The longest time between two bytes that arrived at the application which data that goes `way` is for.
     #[must_use]
     pub fn longest_pause(&self, way: Way) -> Duration {
@@ -590,8 +628,17 @@ impl Sim {
     /// What the intruder on this carrier was sent.
     #[must_use]
     pub fn intruder_got(&self, carrier: u32) -> Vec<Vec<u8>> {
-        let intruder = self.intruders.iter().find(|intruder| intruder.wire + 1 == carrier as usize);
-        intruder.map(Intruder::received).unwrap_or_default()
+        self.intruder(carrier).map(Intruder::received).unwrap_or_default()
+    }
+
+    /// The same, to the byte.
+    #[must_use]
+    pub fn intruder_heard(&self, carrier: u32) -> &[u8] {
+        self.intruder(carrier).map(Intruder::heard).unwrap_or_default()
+    }
+
+    fn intruder(&self, carrier: u32) -> Option<&Intruder> {
+        self.intruders.iter().find(|intruder| intruder.wire + 1 == carrier as usize)
     }
 
     /// Carriers that were lost in mid-session, as an end of ours counts them.

@@ -6,8 +6,9 @@
 use smux::Version;
 use smux::wire::{Command, Header};
 use turbotunnel::Counters;
+use turbotunnel::secure::{HEADER_LEN, MESSAGE_3_LEN};
 use turbotunnel_sim::{
-    Fault, How, Link, Reading, Script, Settings, Side, Sim, Totals, Traffic, Way, When, ms, play_all, secs, us,
+    Fault, How, Link, Reading, Script, Settings, Side, Sim, Suite, Totals, Traffic, Way, When, ms, play_all, secs, us,
 };
 
 /// Where the counters of the conversation start, so that each of them goes round in it: a few at a time, and all at once.
@@ -104,11 +105,15 @@ fn the_conversation_says_everything() {
 
 /// Plays the conversation with each of `cases`, and says what it came to.
 fn play(name: &str, cases: &[(Counters, Vec<(u32, Fault)>)]) -> Totals {
-    let numbers: Vec<u64> = (0..cases.len() as u64).collect();
-    let script = |number: u64| {
-        let (counters, faults) = &cases[number as usize];
+    play_scripts(name, cases.len(), |number| {
+        let (counters, faults) = &cases[number];
         Script { faults: faults.clone(), ..conversation(*counters) }
-    };
+    })
+}
+
+fn play_scripts(name: &str, count: usize, script: impl Fn(usize) -> Script + Sync) -> Totals {
+    let numbers: Vec<u64> = (0..count as u64).collect();
+    let script = |number: u64| script(number as usize);
     let totals = play_all(name, &numbers, script);
     eprintln!("{name}: {} runs, {} cuts, {:?}", totals.runs, totals.cuts, totals.counts);
     totals
@@ -143,6 +148,62 @@ fn a_cut_while_counters_go_round() {
         }
     }
     play("a_cut_while_counters_go_round", &cases);
+}
+
+/// The conversation on sealed carriers.
+fn sealed(suite: Suite) -> Script {
+    Script { sealed: Some(suite), ..conversation(Counters::default()) }
+}
+
+/// With keys, in a suite with ML-KEM and one without: closed, reset, stalled, half written, or a bit of the next byte changed. All of these
+/// where `all_ways` says so, by the suite, the byte, and where records begin; where only `one_way` does they take turns.
+fn sealed_cuts(all_ways: impl Fn(Suite, u64, u64) -> bool, one_way: impl Fn(u64, u64) -> bool) -> Vec<(Suite, Fault)> {
+    let mut cases = Vec::new();
+    for suite in [Suite::AesGcmMlKem, Suite::ChaChaPoly] {
+        let mut sim = sealed(suite).sim("sealed_cuts").tapped();
+        sim.run_until_done(secs(10));
+        let handshakes = [HEADER_LEN + suite.message_1_len() + MESSAGE_3_LEN, suite.message_2_len()];
+        for (way, records) in [Way::Up, Way::Down].into_iter().zip(handshakes) {
+            let records = records as u64;
+            for at in 0..=sim.written(1, way).len() as u64 {
+                let mut hows: Vec<How> = ways(way).into_iter().chain([How::Flip]).collect();
+                if !all_ways(suite, at, records) {
+                    hows = hows.into_iter().skip(at as usize % 5).take(usize::from(one_way(at, records))).collect();
+                }
+                cases.extend(hows.into_iter().map(|how| (suite, cut(way, at, how))));
+            }
+        }
+    }
+    cases
+}
+
+/// Bytes behind the handshake that hold more than one record.
+const FIRST_RECORDS: u64 = 400;
+
+fn play_sealed(name: &str, cases: &[(Suite, Fault)]) -> Totals {
+    play_scripts(name, cases.len(), |number| {
+        let (suite, fault) = cases[number];
+        Script { faults: vec![(1, fault)], ..sealed(suite) }
+    })
+}
+
+/// Every byte of the handshake and of the first records, in every way without ML-KEM and in one of them with it, and every seventh byte behind that.
+#[test]
+fn a_cut_of_a_sealed_carrier_at_many_bytes() {
+    let cases = sealed_cuts(
+        |suite, at, records| !suite.has_ml_kem() && (at < records + FIRST_RECORDS || at.is_multiple_of(7)),
+        |at, records| at < records + FIRST_RECORDS || at.is_multiple_of(7),
+    );
+    let totals = play_sealed("a_cut_of_a_sealed_carrier_at_many_bytes", &cases);
+    for kind in ["bit flipped", "handshake failed", "third message refused", "stranger's record refused"] {
+        assert!(totals.counts.of(kind) > 0, "{kind} never happened");
+    }
+}
+
+#[test]
+#[ignore = "every byte in every way: 100,000 runs"]
+fn a_cut_of_a_sealed_carrier_at_every_byte() {
+    play_sealed("a_cut_of_a_sealed_carrier_at_every_byte", &sealed_cuts(|_, _, _| true, |_, _| true));
 }
 
 /// A cut, and another one on the next carrier: all pairs in the first bytes of both. By default every seventh pair.

@@ -7,7 +7,7 @@ mod scripts;
 
 use turbotunnel_sim::{Counts, Peers, Random, Script, Totals, play_all, secs, seeds};
 
-use crate::scripts::{LASTING, any_fin, hectic, lasting, with_restart};
+use crate::scripts::{LASTING, any_fin, hectic, lasting, with_keys, with_restart};
 
 fn play(name: &str, count: u64, script: impl Fn(u64) -> Script + Sync) -> Totals {
     let totals = play_all(name, &seeds(count), script);
@@ -64,6 +64,31 @@ fn sessions_that_last() {
     }
 }
 
+/// With keys: the scripts of the same seeds, on sealed carriers whose bits are changed, and that become old and worn.
+#[test]
+fn sealed_random_faults() {
+    let totals = play("sealed_random_faults", 2_000, |seed| with_keys(hectic(seed, |_| Peers::Ours)));
+    assert_all_happened(&totals.counts, &["server restart"]);
+    if totals.runs >= 2_000 {
+        let only_sealed = ["bit flipped", "handshake failed", "third message refused", "worn", "old"];
+        let missing: Vec<_> = only_sealed.into_iter().filter(|kind| totals.counts.of(kind) == 0).collect();
+        assert!(missing.is_empty(), "these never happened: {missing:?}");
+    }
+}
+
+/// A server that was started again knows its keys and no session.
+#[test]
+fn sealed_random_faults_and_a_server_restart() {
+    let script = |seed| with_keys(Script { peers: Peers::Ours, ..with_restart(seed) });
+    play("sealed_random_faults_and_a_server_restart", 250, script);
+}
+
+/// As [`sessions_that_last`].
+#[test]
+fn sealed_sessions_that_last() {
+    play("sealed_sessions_that_last", 20, |seed| with_keys(lasting(seed)));
+}
+
 /// A seed is all there is to a run.
 #[test]
 fn two_runs_of_a_seed_are_equal() {
@@ -76,6 +101,14 @@ fn two_runs_of_a_seed_are_equal() {
         };
         assert_eq!(digest(seed), digest(seed));
         assert_ne!(digest(seed), digest(seed + 300));
+    }
+    for seed in 0..100 {
+        let digest = || {
+            let mut sim = with_keys(hectic(seed, |_| Peers::Ours)).sim("two_runs_of_a_seed_are_equal");
+            sim.run_for(secs(20));
+            sim.digest()
+        };
+        assert_eq!(digest(), digest(), "sealed: to the last byte of each handshake");
     }
     let mut longer = lasting(1);
     longer.faults.truncate(20);

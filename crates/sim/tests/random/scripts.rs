@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use turbotunnel::Counters;
+use turbotunnel::secure::Records;
 use turbotunnel_sim::{
-    Deed, Dial, Fault, Fin, How, KIB, Link, MIB, Peers, Random, Reading, Script, Settings, Side, Traffic, When, ms,
-    secs, us,
+    Deed, Dial, Fault, Fin, How, KIB, Link, MIB, Peers, Random, Reading, Script, Settings, Side, Suite, Traffic, Wear,
+    When, ms, secs, us,
 };
 
 /// Bad luck ends after so many carriers (with Go programs, which have less patience, after half of that) ...
@@ -199,6 +200,30 @@ pub(crate) fn with_restart(seed: u64) -> Script {
     script.link = Link { rate: None, loss: 0, ..script.link };
     script.links.clear();
     script
+}
+
+/// The same script with keys, as far as that makes sense, and what only carriers with keys can suffer: changed bits, and that they are old or worn.
+pub(crate) fn with_keys(script: Script) -> Script {
+    let mut random = Random::new(!script.seed.rotate_left(32));
+    let (mut faults, mut wear) = (script.faults, Vec::new());
+    for carrier in 1..=UNLUCKY_CARRIERS {
+        if random.chance(15) {
+            // In the handshake, or behind it.
+            let most = random.pick(&[1_500, 5_000, 60_000]);
+            let bytes = random.within(0..most);
+            let when = if random.chance(50) { When::Up(bytes) } else { When::Down(bytes) };
+            faults.push((carrier, Fault::new(when, How::Flip)));
+        }
+        if random.chance(30) {
+            let used = random.pick(&[0, Records::MAX_RECORDS / 2, Records::MAX_RECORDS]);
+            let used = used.saturating_sub(random.within(0..300));
+            let lifetime = if random.chance(50) { random.pause(ms(0)..secs(60)) } else { Wear::default().lifetime };
+            wear.push((carrier, Wear { lifetime, used }));
+        }
+    }
+    // Sealed carriers cannot lose packets: where that happens to each of them, nothing gets through. It ends with the bad luck.
+    let link = Link { loss: 0, reorder: 0, double: 0, ..script.link };
+    Script { sealed: Some(random.pick(&Suite::ALL)), wear, faults, link, ..script }
 }
 
 /// How long a [`lasting`] session lasts.

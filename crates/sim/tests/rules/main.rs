@@ -12,6 +12,7 @@ mod limits;
 mod memory;
 mod receiving;
 mod resending;
+mod sealed;
 mod silence;
 
 use std::time::Duration;
