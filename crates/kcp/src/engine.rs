@@ -23,6 +23,8 @@ pub struct Kcp {
     started: Instant,
     /// The latest `now` that came in.
     now: Instant,
+    /// The clock on the wire at that moment.
+    ts: Ts,
     suspended: bool,
     learning: bool,
     /// While learning: one segment may go out all the same.
@@ -53,6 +55,7 @@ impl Kcp {
             initial_ts: Ts::new(config.initial_ts_ms),
             started: now,
             now,
+            ts: Ts::new(config.initial_ts_ms),
             suspended: false,
             learning: false,
             first_may_go: false,
@@ -232,7 +235,7 @@ impl Kcp {
             self.stats.wins_sent += 1;
         }
         if !self.learning || self.first_may_go {
-            let ts = self.ts();
+            let ts = self.ts;
             while let Some(index) = self.sender.due()
                 && out.len() + HEADER_LEN + self.sender.payload(index).len() <= end
             {
@@ -464,17 +467,21 @@ impl Kcp {
         &self.stats
     }
 
-    /// A `now` before the last one counts as that.
+    /// A `now` before the last one counts as that. Most packets come with the `now` of the one before.
+    #[inline]
     fn advance(&mut self, now: Instant) {
-        self.now = self.now.max(now);
-        self.pool.advance(self.now);
+        if now > self.now {
+            self.set_now(now);
+        }
     }
 
-    fn ts(&self) -> Ts {
+    fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        self.pool.advance(now);
         // Modulo 2^32 by definition.
         #[expect(clippy::cast_possible_truncation, reason = "the clock on the wire goes round")]
-        let elapsed = self.now.duration_since(self.started).as_millis() as u32;
-        Ts::new(self.initial_ts.value().wrapping_add(elapsed))
+        let elapsed = now.duration_since(self.started).as_millis() as u32;
+        self.ts = Ts::new(self.initial_ts.value().wrapping_add(elapsed));
     }
 }
 
