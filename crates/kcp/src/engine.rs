@@ -108,6 +108,15 @@ impl Kcp {
         packet: &[u8],
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeError> {
+        self.handle(now, packet, &mut take)
+    }
+
+    fn handle(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, DecodeError> {
         let parsed = segments(packet).and_then(|segments| match crate::wire::conv_of(packet) {
             Some(found) if found != self.conv => Err(DecodeError::OtherConv { expected: self.conv, found }),
             _ => Ok(segments),
