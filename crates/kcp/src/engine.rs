@@ -245,11 +245,11 @@ impl Kcp {
         }
         if !self.learning || self.first_may_go {
             let ts = self.ts;
-            while let Some(index) = self.sender.due()
-                && out.len() + HEADER_LEN + self.sender.payload(index).len() <= end
+            // No segment is empty, so behind a full one there is nothing to look for.
+            while out.len() + HEADER_LEN < end
+                && let Some((sn, payload)) =
+                    self.sender.send(self.now, ts, end - out.len() - HEADER_LEN, &mut self.stats)
             {
-                let sn = self.sender.on_sent(self.now, ts, index, &mut self.stats);
-                let payload = self.sender.payload(index);
                 Segment { cmd: Command::Push, ts, sn, payload, ..header }.encode(out);
                 if std::mem::take(&mut self.first_may_go) && self.learning {
                     break;

@@ -1,6 +1,6 @@
 //! The sending half: segments from `write` until `una` has passed them.
 //!
-//! In: bytes, acknowledgements, `now`. Out: which segment goes next ([`Sender::due`]) and when to ask again
+//! In: bytes, acknowledgements, `now`. Out: which segment goes next ([`Sender::send`]) and when to ask again
 //! ([`Sender::deadline`]).
 //!
 //! ```text
@@ -360,7 +360,7 @@ impl Sender {
     // Sending.
 
     /// The segment that goes next: its index.
-    pub(crate) fn due(&mut self) -> Option<usize> {
+    fn due(&mut self) -> Option<usize> {
         if self.is_full() {
             return None;
         }
@@ -403,12 +403,9 @@ impl Sender {
         self.numbered < self.peer_window()
     }
 
-    pub(crate) fn payload(&self, index: usize) -> &[u8] {
-        &self.slots[index].payload
-    }
-
-    /// The segment that `due` gave goes out now.
-    pub(crate) fn on_sent(&mut self, now: Instant, ts: Ts, index: usize, stats: &mut Stats) -> Sn {
+    /// The segment that goes next goes out now, if its payload is no longer than `room`.
+    pub(crate) fn send(&mut self, now: Instant, ts: Ts, room: usize, stats: &mut Stats) -> Option<(Sn, &[u8])> {
+        let index = self.due().filter(|&index| self.slots[index].payload.len() <= room)?;
         let (sn, order) = (self.at(index), self.next_order());
         if self.flying() == 0 {
             // A clock that ran while nothing was on its way says nothing about the peer.
@@ -449,7 +446,7 @@ impl Sender {
         slot.order = order;
         self.log.push_back(sn);
         self.bound_log();
-        sn
+        Some((sn, &self.slots[index].payload))
     }
 
     /// The number of the next transmission, counted from the beginning.

@@ -14,14 +14,18 @@ fn check(sender: &Sender) {
     assert_eq!(sender.numbered, count(|state| state != State::Unsent));
 }
 
+/// Sends what goes next.
+fn send(sender: &mut Sender, now: Instant, ts: u32, stats: &mut Stats) -> Option<Sn> {
+    sender.send(now, Ts::new(ts), usize::MAX, stats).map(|(sn, _)| sn)
+}
+
 /// Eight segments of 10, 20 ... 80 bytes, on their way.
 fn eight(now: Instant, pool: &mut Pool, stats: &mut Stats) -> Sender {
     let mut sender = Sender::new(now, &Config::default());
     for len in (10..=80).step_by(10) {
         assert_eq!(sender.write(now, &vec![1; len], pool), len);
         check(&sender);
-        let index = sender.due().expect("just written");
-        sender.on_sent(now, Ts::default(), index, stats);
+        send(&mut sender, now, 0, stats).expect("just written");
         check(&sender);
     }
     sender
@@ -41,8 +45,7 @@ fn every_segment_counts_once_however_it_arrives() {
     sender.settle(now, &news, &mut rto, &mut stats);
     check(&sender);
     assert_eq!(sender.lost, 3, "0, 1 and 2 went before it");
-    let index = sender.due().expect("lost");
-    assert_eq!(sender.on_sent(now, Ts::default(), index, &mut stats), Sn::new(0));
+    assert_eq!(send(&mut sender, now, 0, &mut stats), Some(Sn::new(0)));
     check(&sender);
 
     let mut news = sender.progress();
@@ -80,9 +83,7 @@ fn on_a_new_carrier_all_goes_again_and_is_counted_on() {
         assert!(sender.resume(now));
         check(&sender);
         assert_eq!((sender.lost, sender.next_order()), (8, 8 * carrier));
-        while let Some(index) = sender.due() {
-            sender.on_sent(now, Ts::default(), index, &mut stats);
-        }
+        while send(&mut sender, now, 0, &mut stats).is_some() {}
     }
 }
 
@@ -96,8 +97,8 @@ fn each_flight_that_loses_something_halves_the_window() {
     for window in [16, 8, 4] {
         ts += 1;
         let mut last = sender.una();
-        while let Some(index) = sender.due() {
-            last = sender.on_sent(now, Ts::new(ts), index, &mut stats);
+        while let Some(sn) = send(&mut sender, now, ts, &mut stats) {
+            last = sn;
         }
         let mut news = Progress::default();
         sender.on_ack(last, Ts::new(ts), &mut news, &mut pool);
@@ -115,9 +116,7 @@ fn rings_shrink_when_an_engine_is_quiet_and_not_before() {
     sender.set_mode(Retransmission::TailProbe);
     sender.on_window(Sn::new(0), 100);
     sender.write(now, &[1; 100 * 1376], &mut pool);
-    while let Some(index) = sender.due() {
-        sender.on_sent(now, Ts::default(), index, &mut stats);
-    }
+    while send(&mut sender, now, 0, &mut stats).is_some() {}
     let mut news = sender.progress();
     sender.on_una(Sn::new(100), &mut news, &mut pool);
     for (quiet, kept) in [(false, true), (true, false)] {
@@ -135,13 +134,11 @@ fn dead_log_entries_behind_a_live_one_are_sorted_out() {
     let mut sender = Sender::new(now, &Config::default());
     sender.set_mode(Retransmission::TailProbe);
     sender.write(now, &[1; 3 * 1376], &mut pool);
-    while let Some(index) = sender.due() {
-        sender.on_sent(now, Ts::default(), index, &mut stats);
-    }
+    while send(&mut sender, now, 0, &mut stats).is_some() {}
     for _ in 0..1000 {
         sender.mark_lost(Sn::new(0), Cause::Probe);
-        let (index, order) = (sender.due().expect("just marked"), sender.next_order());
-        sender.on_sent(now, Ts::default(), index, &mut stats);
+        let order = sender.next_order();
+        send(&mut sender, now, 0, &mut stats).expect("just marked");
         assert_eq!(sender.next_order(), order + 1, "transmissions are counted from the beginning");
     }
     assert!(sender.log.len() <= 4 * 3 + IDLE_RING, "{} entries", sender.log.len());
