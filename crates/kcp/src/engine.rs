@@ -160,7 +160,7 @@ impl Kcp {
             return Ok(false);
         }
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
-        self.sender.tidy(self.pool.is_quiet());
+        self.sender.tidy(&self.pool);
         self.stats.buffers_allocated = self.pool.allocated();
         // A carrier that was given up can still bring late packets; they tell nothing about the next one.
         if !self.suspended {
@@ -399,7 +399,7 @@ impl Kcp {
         progress.forget_times();
         self.sender.assume_window();
         self.sender.settle(self.now, &progress, &mut self.rto, &mut self.stats);
-        self.sender.tidy(self.pool.is_quiet());
+        self.sender.tidy(&self.pool);
         self.learning = false;
         true
     }

@@ -479,12 +479,17 @@ impl Sender {
     }
 
     /// Everything below `una`, which [`Self::accepts_una`], has arrived.
+    #[inline]
     pub(crate) fn on_una(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
-        let Some(count) = una.offset_from(self.una).filter(|&count| count > 0) else {
-            return;
-        };
+        if una.distance_from(self.una) > 0 {
+            self.pass_to(una, progress, pool);
+        }
+    }
+
+    fn pass_to(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
         progress.una_moved = true;
-        for slot in self.slots.drain(..count) {
+        while self.una != una {
+            let slot = self.slots.pop_front().expect("una is not beyond nxt");
             match slot.state {
                 State::Flying => {
                     progress.count += 1;
@@ -509,9 +514,9 @@ impl Sender {
             if slot.state != State::Acknowledged {
                 pool.put(slot.payload);
             }
+            self.numbered -= 1;
             self.una = self.una.next();
         }
-        self.numbered -= count;
     }
 
     /// The peer has room for `wnd` segments from `una` on. An edge once announced stays.
@@ -573,8 +578,16 @@ impl Sender {
         progress.count += 1;
     }
 
-    /// Draws the conclusions of a packet's acknowledgements.
+    /// Draws the conclusions of a packet's acknowledgements. Most packets that bring data bring none.
+    #[inline]
     pub(crate) fn settle(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
+        if progress.una_moved || progress.count > 0 {
+            self.on_progress(now, progress, rto, stats);
+        }
+        self.arm_window_probe(now);
+    }
+
+    fn on_progress(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
         stats.rtt_implausible += progress.implausible;
         if progress.count > 0 {
             if let Some(sent_at) = progress.sample {
@@ -609,13 +622,20 @@ impl Sender {
         if ends_backoff {
             self.backoff = 0;
         }
+        if self.slots.is_empty() {
+            // Nothing is left: then the log is of no use.
+            self.log_base += self.log.len() as u64;
+            self.log.clear();
+            self.lost_queue.clear();
+            return;
+        }
+        self.trim_log();
         if let Some(proven) = progress.proven {
             while self.log_base < proven && !self.log.is_empty() {
                 self.give_up_first(Cause::Overtaken);
+                self.trim_log();
             }
         }
-        self.trim_log();
-        self.arm_window_probe(now);
     }
 
     /// Takes the first entry off the log; if it is live, its segment is lost.
@@ -684,16 +704,12 @@ impl Sender {
         }
     }
 
-    /// Nothing is left: then the log is of no use, and if it is `quiet`, neither is the memory.
-    pub(crate) fn tidy(&mut self, quiet: bool) {
-        if !self.slots.is_empty() {
-            return;
-        }
-        self.log_base += self.log.len() as u64;
-        self.log.clear();
-        self.lost_queue.clear();
-        // Asked first: shrinking costs something also where there is nothing to shrink.
-        if quiet && self.slots.capacity().max(self.log.capacity()).max(self.lost_queue.capacity()) > IDLE_RING {
+    /// Gives memory back that a quiet engine with nothing to send does not need.
+    #[inline]
+    pub(crate) fn tidy(&mut self, pool: &Pool) {
+        let largest = self.slots.capacity().max(self.log.capacity()).max(self.lost_queue.capacity());
+        // Shrinking costs something also where there is nothing to shrink.
+        if self.slots.is_empty() && largest > IDLE_RING && pool.is_quiet() {
             for ring in [&mut self.log, &mut self.lost_queue] {
                 ring.shrink_to(IDLE_RING);
             }

@@ -67,7 +67,7 @@ fn every_segment_counts_once_however_it_arrives() {
 
     assert!(sender.is_empty());
     let next = sender.next_order();
-    sender.tidy(false);
+    sender.settle(now, &news, &mut rto, &mut stats);
     assert_eq!((sender.next_order(), sender.log.len()), (next, 0), "the next transmission is the next");
     pool.get(1);
     assert_eq!(pool.allocated(), 8, "all buffers came back");
@@ -111,7 +111,7 @@ fn each_flight_that_loses_something_halves_the_window() {
 #[test]
 fn rings_shrink_when_an_engine_is_quiet_and_not_before() {
     let now = Instant::now();
-    let (mut pool, mut stats) = (Pool::new(now, 1376), Stats::default());
+    let (mut pool, mut stats, mut rto) = (Pool::new(now, 1376), Stats::default(), Rto::new(Duration::ZERO));
     let mut sender = Sender::new(now, &Config { initial_flight: 1 << 30, ..Config::default() });
     sender.set_mode(Retransmission::TailProbe);
     sender.on_window(Sn::new(0), 100);
@@ -119,8 +119,10 @@ fn rings_shrink_when_an_engine_is_quiet_and_not_before() {
     while send(&mut sender, now, 0, &mut stats).is_some() {}
     let mut news = sender.progress();
     sender.on_una(Sn::new(100), &mut news, &mut pool);
-    for (quiet, kept) in [(false, true), (true, false)] {
-        sender.tidy(quiet);
+    sender.settle(now, &news, &mut rto, &mut stats);
+    for (seconds, kept) in [(0, true), (1, false)] {
+        pool.advance(now + Duration::from_secs(seconds));
+        sender.tidy(&pool);
         for capacity in [sender.slots.capacity(), sender.log.capacity()] {
             assert_eq!(capacity > IDLE_RING, kept, "{capacity}");
         }
