@@ -70,6 +70,9 @@ impl Output {
     /// The stream's turn is over; it takes another if it has more.
     fn next_turn(&mut self, again: bool) {
         self.turn_bytes = 0;
+        if again && self.turns.len() == 1 {
+            return;
+        }
         if let Some(key) = self.turns.pop_front()
             && again
         {
@@ -94,11 +97,11 @@ impl Mux {
         let start = out.len();
         let end = start.saturating_add(room);
         if self.put_control(out, end) {
-            while let Some(&key) = self.output.turns.front() {
-                if !self.put_turn(key, out, end) {
-                    break;
-                }
-            }
+            // Mostly the first frame fills it.
+            while end - out.len() >= HEADER_LEN
+                && let Some(&key) = self.output.turns.front()
+                && self.put_turn(key, out, end)
+            {}
         }
         if self.output.nop_due && out.len() == start && end - start >= HEADER_LEN {
             self.put_header(out, Command::Nop, 0, StreamId::new(0));
