@@ -74,6 +74,7 @@ impl Pool {
         self.spare.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity() * size_of::<Vec<u8>>()
     }
 
+    #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         self.in_use -= 1;
         if buffer.capacity() == self.capacity && self.spare.len() < MAX_SPARE {

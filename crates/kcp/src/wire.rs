@@ -91,6 +91,7 @@ pub struct Segment<'a> {
 
 impl Segment<'_> {
     /// Appends the segment to `out`: [`HEADER_LEN`] bytes and the payload.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let len = u32::try_from(self.payload.len()).expect("a payload fits into a packet");
         let mut header = [0; HEADER_LEN];
