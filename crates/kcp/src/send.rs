@@ -490,32 +490,28 @@ impl Sender {
         progress.una_moved = true;
         while self.una != una {
             let slot = self.slots.pop_front().expect("una is not beyond nxt");
-            match slot.state {
-                State::Flying => {
-                    progress.count += 1;
-                    progress.bytes += slot.payload.len() + HEADER_LEN;
-                    self.flying_bytes -= slot.payload.len() + HEADER_LEN;
-                    progress.order = progress.order.max(slot.order + 1);
-                    if slot.once {
-                        progress.proven = progress.proven.max(Some(slot.order));
-                        progress.sample = Some(slot.sent_at);
-                    }
-                    let Slot { once, exact, order, sent_at, ts, .. } = slot;
-                    progress.passed = Some(Passed { sn: self.una, once, exact, order, sent_at, ts });
-                }
-                State::Lost(_) => {
-                    progress.count += 1;
-                    progress.bytes += slot.payload.len() + HEADER_LEN;
-                    self.lost -= 1;
-                }
-                State::Acknowledged => self.acknowledged -= 1,
-                State::Unsent => unreachable!("una is not beyond nxt"),
-            }
-            if slot.state != State::Acknowledged {
-                pool.put(slot.payload);
-            }
+            let (sn, bytes) = (self.una, slot.payload.len() + HEADER_LEN);
+            self.una = sn.next();
             self.numbered -= 1;
-            self.una = self.una.next();
+            if slot.state == State::Acknowledged {
+                self.acknowledged -= 1;
+                continue;
+            }
+            if slot.state == State::Flying {
+                self.flying_bytes -= bytes;
+                progress.order = progress.order.max(slot.order + 1);
+                if slot.once {
+                    progress.proven = progress.proven.max(Some(slot.order));
+                    progress.sample = Some(slot.sent_at);
+                }
+                let Slot { once, exact, order, sent_at, ts, .. } = slot;
+                progress.passed = Some(Passed { sn, once, exact, order, sent_at, ts });
+            } else {
+                self.lost -= 1;
+            }
+            progress.count += 1;
+            progress.bytes += bytes;
+            pool.put(slot.payload);
         }
     }
 
