@@ -125,8 +125,10 @@ impl Receiver {
         stats.bytes_received += len as u64;
         self.cumulative_ack = Some((sn, ts));
         self.rcv_nxt = self.rcv_nxt.next();
-        self.waiting.pop_front();
-        self.advance();
+        if !self.waiting.is_empty() {
+            self.waiting.pop_front();
+            self.advance();
+        }
     }
 
     /// Takes in a PUSH that [`Self::accepts`].
