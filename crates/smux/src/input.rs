@@ -62,9 +62,7 @@ impl Mux {
         if let Some(error) = self.input.failed {
             return Err(error);
         }
-        let result = self.take_in(now, bytes);
-        self.input.failed = result.err();
-        result
+        self.take_in(now, bytes).inspect_err(|&error| self.input.failed = Some(error))
     }
 
     fn take_in(&mut self, now: Instant, mut bytes: &[u8]) -> Result<(), ProtocolError> {
@@ -114,15 +112,15 @@ impl Mux {
             self.stats.empty_frames += 1;
             return Ok(());
         }
-        let to = self.table.find(id);
-        match to.and_then(|key| self.table.get_mut(key)) {
-            Some(stream) if self.config.version == Version::V2 => {
+        let found = self.table.find_mut(id);
+        self.input.to = found.as_ref().map(|&(key, _)| key);
+        match found {
+            Some((_, stream)) if self.config.version == Version::V2 => {
                 stream.on_data(length).map_err(|excess| ProtocolError::WindowExceeded { stream: id, excess })?;
             }
             Some(_) => {}
             None => self.stats.frames_unknown_stream += 1,
         }
-        self.input.to = to;
         self.input.left = usize::from(length);
         Ok(())
     }

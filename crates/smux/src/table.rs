@@ -43,12 +43,19 @@ impl Table {
     /// The stream's place, if it lives.
     #[inline]
     pub(crate) fn find(&mut self, id: StreamId) -> Option<Key> {
-        let place = match self.slots.get(self.last as usize) {
-            Some(Slot { stream: Some(stream), .. }) if stream.id == id => self.last,
-            _ => *self.places.get(&id.value())?,
-        };
-        self.last = place;
-        Some(Key { place, tenant: self.slots[place as usize].tenant })
+        self.find_mut(id).map(|(key, _)| key)
+    }
+
+    /// The stream and its place, if it lives.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, id: StreamId) -> Option<(Key, &mut Stream)> {
+        let lives_there = |slot: &Slot| slot.stream.as_ref().is_some_and(|stream| stream.id == id);
+        if !self.slots.get(self.last as usize).is_some_and(lives_there) {
+            self.last = *self.places.get(&id.value())?;
+        }
+        let slot = self.slots.get_mut(self.last as usize)?;
+        let key = Key { place: self.last, tenant: slot.tenant };
+        slot.stream.as_mut().map(|stream| (key, stream))
     }
 
     #[inline]
