@@ -260,7 +260,7 @@ impl Kcp {
             self.sender.on_idle();
             return false;
         }
-        self.receiver.on_told();
+        self.receiver.on_told(header.wnd);
         self.stats.packets_sent += 1;
         true
     }

@@ -273,10 +273,10 @@ impl Receiver {
         self.cumulative_ack.take()
     }
 
-    /// A packet with this `una` and `wnd` has been made.
-    pub(crate) fn on_told(&mut self) {
+    /// A packet with this `wnd` has been made, and with `rcv_nxt` for `una`.
+    pub(crate) fn on_told(&mut self, wnd: u16) {
         self.told_nxt = self.rcv_nxt;
-        self.told_edge = self.rcv_nxt.plus(u32::from(self.wnd()));
+        self.told_edge = self.rcv_nxt.plus(u32::from(wnd));
         self.told = true;
     }
 }
