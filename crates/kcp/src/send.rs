@@ -406,6 +406,7 @@ impl Sender {
     /// The segment that goes next goes out now, if its payload is no longer than `room`.
     pub(crate) fn send(&mut self, now: Instant, ts: Ts, room: usize, stats: &mut Stats) -> Option<(Sn, &[u8])> {
         let index = self.due().filter(|&index| self.slots[index].payload.len() <= room)?;
+        self.bound_log();
         let (sn, order) = (self.at(index), self.next_order());
         if self.flying() == 0 {
             // A clock that ran while nothing was on its way says nothing about the peer.
@@ -416,37 +417,32 @@ impl Sender {
         let slot = &mut self.slots[index];
         let bytes = slot.payload.len() as u64;
         self.flying_bytes += slot.payload.len() + HEADER_LEN;
-        match slot.state {
-            State::Lost(cause) => {
-                self.probe_goes = false;
-                slot.exact = slot.ts != ts;
-                self.lost -= 1;
-                self.lost_queue.pop_front();
-                stats.bytes_resent += bytes;
-                match cause {
-                    Cause::Timeout => stats.resent_timeout += 1,
-                    Cause::Overtaken => stats.resent_overtaken += 1,
-                    Cause::Probe => stats.resent_probe += 1,
-                    Cause::Resume => stats.resent_resume += 1,
-                }
+        if let State::Lost(cause) = slot.state {
+            self.probe_goes = false;
+            slot.exact = slot.ts != ts;
+            self.lost -= 1;
+            self.lost_queue.pop_front();
+            stats.bytes_resent += bytes;
+            match cause {
+                Cause::Timeout => stats.resent_timeout += 1,
+                Cause::Overtaken => stats.resent_overtaken += 1,
+                Cause::Probe => stats.resent_probe += 1,
+                Cause::Resume => stats.resent_resume += 1,
             }
-            State::Unsent => {
-                self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
-                self.numbered += 1;
-                slot.once = true;
-                slot.exact = true;
-                stats.segments_sent += 1;
-                stats.bytes_sent += bytes;
-            }
-            State::Flying | State::Acknowledged => unreachable!("`due` gives lost and unsent segments only"),
+        } else {
+            self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
+            self.numbered += 1;
+            slot.once = true;
+            slot.exact = true;
+            stats.segments_sent += 1;
+            stats.bytes_sent += bytes;
         }
         slot.state = State::Flying;
         slot.sent_at = now;
         slot.ts = ts;
         slot.order = order;
         self.log.push_back(sn);
-        self.bound_log();
-        Some((sn, &self.slots[index].payload))
+        Some((sn, &slot.payload))
     }
 
     /// The number of the next transmission, counted from the beginning.
@@ -683,7 +679,7 @@ impl Sender {
 
     /// Dead entries can pile up behind a live one, by tail probes for days on end: sorts them out now and then.
     fn bound_log(&mut self) {
-        if self.log.len() <= 4 * self.slots.len() + IDLE_RING {
+        if self.log.len() < 4 * self.slots.len() + IDLE_RING {
             return;
         }
         // Orders are positions, so the live ones move to the end of the numbers used so far.
