@@ -266,20 +266,36 @@ impl Sender {
         self.edge.offset_from(self.una).unwrap_or(0)
     }
 
-    /// Segments that may be begun now.
-    fn free_slots(&self) -> usize {
+    /// Segments that may be begun now, as far as the windows go.
+    fn window_left(&self) -> usize {
         let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());
         match self.mode {
-            Retransmission::TailProbe => {
-                let spoken_for = self.flying_bytes + self.unsent_bytes + self.tail_room();
-                let bytes = self.flight.limit().saturating_sub(spoken_for);
-                window.min(bytes.div_ceil(self.mss + HEADER_LEN))
-            }
+            Retransmission::TailProbe => window,
             Retransmission::Timeout => {
                 let spoken_for = self.slots.len() - self.acknowledged;
                 window.min(self.congestion.window().saturating_sub(spoken_for))
             }
         }
+    }
+
+    /// Bytes that may be put on their way beside those that are written already.
+    fn flight_left(&self) -> usize {
+        match self.mode {
+            Retransmission::TailProbe => {
+                let spoken_for = self.flying_bytes + self.unsent_bytes + self.tail_room();
+                self.flight.limit().saturating_sub(spoken_for)
+            }
+            Retransmission::Timeout => usize::MAX,
+        }
+    }
+
+    /// Segments that may be begun now.
+    fn free_slots(&self) -> usize {
+        self.window_left().min(self.flight_left().div_ceil(self.mss + HEADER_LEN))
+    }
+
+    fn may_begin(&self) -> bool {
+        self.window_left() > 0 && self.flight_left() > 0
     }
 
     /// Bytes that still fit into the last segment, if it is not sent yet.
@@ -334,12 +350,12 @@ impl Sender {
 
     fn fill_begins_segment(&self) -> bool {
         let tail = self.tail_room();
-        tail == 0 || (tail < MIN_TAIL.min(self.mss / 4) && self.free_slots() > 0)
+        tail == 0 || (tail < MIN_TAIL.min(self.mss / 4) && self.may_begin())
     }
 
     /// Begins a segment, or remembers that somebody wanted to.
     fn begin(&mut self, now: Instant, pool: &mut Pool) -> bool {
-        if self.free_slots() == 0 {
+        if !self.may_begin() {
             self.probe.wanted |= self.peer_window() <= self.slots.len();
             self.arm_window_probe(now);
             return false;
