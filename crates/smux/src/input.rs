@@ -40,6 +40,20 @@ impl Input {
         self.have == 0 && self.left == 0
     }
 
+    /// The header of a frame that comes in pieces, or has a payload to be kept (an update); `None`: more has to come.
+    fn gather_frame(&mut self, version: Version, bytes: &mut &[u8]) -> Result<Option<Header>, ProtocolError> {
+        if !self.gather(bytes, HEADER_LEN) {
+            return Ok(None);
+        }
+        let [a, b, c, d, e, f, g, h, ..] = self.head;
+        let header = Header::decode(version, [a, b, c, d, e, f, g, h])?;
+        if header.command == Command::Upd && !self.gather(bytes, HEADER_LEN + UPD_LEN) {
+            return Ok(None);
+        }
+        self.have = 0;
+        Ok(Some(header))
+    }
+
     /// Moves bytes into `head` until it holds `wanted`.
     fn gather(&mut self, bytes: &mut &[u8], wanted: usize) -> bool {
         let part = bytes.len().min(wanted.saturating_sub(self.have));
@@ -82,18 +96,10 @@ impl Mux {
                     bytes = &bytes[HEADER_LEN..];
                     Header::decode(version, *head)?
                 }
-                _ => {
-                    if !self.input.gather(&mut bytes, HEADER_LEN) {
-                        return Ok(());
-                    }
-                    let [a, b, c, d, e, f, g, h, ..] = self.input.head;
-                    let header = Header::decode(version, [a, b, c, d, e, f, g, h])?;
-                    if header.command == Command::Upd && !self.input.gather(&mut bytes, HEADER_LEN + UPD_LEN) {
-                        return Ok(());
-                    }
-                    self.input.have = 0;
-                    header
-                }
+                _ => match self.input.gather_frame(version, &mut bytes)? {
+                    Some(header) => header,
+                    None => return Ok(()),
+                },
             };
             self.stats.frames_received += 1;
             match header.command {
