@@ -31,6 +31,7 @@ const fn program(target: &'static str, name: &'static str) -> Test {
 }
 
 const SEND: &str = "crates/kcp/src/send.rs";
+const ACKS: &str = "crates/kcp/src/send/acks.rs";
 const RECV: &str = "crates/kcp/src/recv.rs";
 const KCP: &str = "crates/kcp/src/engine.rs";
 const SN: &str = "crates/kcp/src/sn.rs";
@@ -88,14 +89,14 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "accept a una beyond nxt",
-        file: SEND,
+        file: ACKS,
         right: "una.distance_from(self.nxt()) <= 0",
         wrong: "una.distance_from(self.nxt()) <= 1",
         test: kcp("receiving::an_impossible_una_or_ack_has_no_effect_but_its_neighbours_do"),
     },
     Fault {
         name: "take an edge back",
-        file: SEND,
+        file: ACKS,
         right: "if !self.edge_announced || moved {",
         wrong: "if !self.edge_announced || edge != self.edge {",
         test: kcp("windows::an_announced_edge_is_not_taken_back"),
@@ -141,7 +142,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "take any ack for the last transmission",
-        file: SEND,
+        file: ACKS,
         right: "if passed.exact && passed.ts == ts {",
         wrong: "if passed.exact {",
         test: kcp("sending::the_ts_of_an_ack_tells_which_transmission_arrived"),

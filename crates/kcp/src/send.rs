@@ -14,13 +14,17 @@
 //!
 //! The log replaces a walk over the window: carriers keep order, so an acknowledged transmission proves every live entry
 //! before it lost; and its first live entry is the one whose timeout ends first. Each entry is looked at once.
+//!
+//! What acknowledgements say is in `acks.rs`.
+
+mod acks;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Retransmission};
 use crate::congestion::Congestion;
-use crate::flight::{Acknowledged, Flight};
+use crate::flight::Flight;
 use crate::pool::Pool;
 use crate::rto::Rto;
 use crate::sn::{Sn, Ts};
@@ -70,45 +74,6 @@ struct Slot {
     /// No other transmission of it had the same `ts`: an ACK with that `ts` is for the last one.
     exact: bool,
     /// Number of its last transmission in the log.
-    order: u64,
-    sent_at: Instant,
-    ts: Ts,
-}
-
-/// What one packet's acknowledgements amount to; applied by [`Sender::settle`].
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Segments newly acknowledged, by `una` or ACK.
-    count: usize,
-    una_moved: bool,
-    /// Bytes of them.
-    bytes: usize,
-    /// Flying before the packet.
-    flying: usize,
-    /// The last of the segments' transmissions, and one.
-    order: u64,
-    /// Latest transmission known to have arrived.
-    proven: Option<u64>,
-    /// When the last segment was sent of which a round trip can be told.
-    sample: Option<Instant>,
-    /// The last segment that `una` has passed; its ACK may stand beside.
-    passed: Option<Passed>,
-    implausible: u64,
-}
-
-impl Progress {
-    /// The news took another way than an ACK: it came, but its time and order say nothing.
-    pub(crate) fn forget_times(&mut self) {
-        self.sample = None;
-        self.proven = None;
-    }
-}
-
-#[derive(Debug)]
-struct Passed {
-    sn: Sn,
-    once: bool,
-    exact: bool,
     order: u64,
     sent_at: Instant,
     ts: Ts,
@@ -466,185 +431,7 @@ impl Sender {
         self.log_base + self.log.len() as u64
     }
 
-    // Acknowledgements.
-
-    /// To be called before the first segment of a packet.
-    pub(crate) fn progress(&self) -> Progress {
-        Progress { flying: self.flying(), ..Progress::default() }
-    }
-
-    /// Whether `una` is one that the peer can have; an old one can.
-    pub(crate) fn accepts_una(&self, una: Sn) -> bool {
-        una.distance_from(self.nxt()) <= 0
-    }
-
-    /// Whether `sn` has been sent, however long ago.
-    pub(crate) fn accepts_ack(&self, sn: Sn) -> bool {
-        sn.distance_from(self.nxt()) < 0
-    }
-
-    /// `una` came without a window. What is assumed of a peer that has announced none is assumed from there.
-    pub(crate) fn assume_window(&mut self) {
-        if !self.edge_announced {
-            self.edge = self.una.plus(ASSUMED_WINDOW);
-        }
-    }
-
-    /// Everything below `una`, which [`Self::accepts_una`], has arrived.
-    #[inline]
-    pub(crate) fn on_una(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
-        if una.distance_from(self.una) > 0 {
-            self.pass_to(una, progress, pool);
-        }
-    }
-
-    fn pass_to(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
-        progress.una_moved = true;
-        while self.una != una {
-            let slot = self.slots.pop_front().expect("una is not beyond nxt");
-            let (sn, bytes) = (self.una, slot.payload.len() + HEADER_LEN);
-            self.una = sn.next();
-            self.numbered -= 1;
-            if slot.state == State::Acknowledged {
-                self.acknowledged -= 1;
-                continue;
-            }
-            if slot.state == State::Flying {
-                self.flying_bytes -= bytes;
-                progress.order = progress.order.max(slot.order + 1);
-                if slot.once {
-                    progress.proven = progress.proven.max(Some(slot.order));
-                    progress.sample = Some(slot.sent_at);
-                }
-                let Slot { once, exact, order, sent_at, ts, .. } = slot;
-                progress.passed = Some(Passed { sn, once, exact, order, sent_at, ts });
-            } else {
-                self.lost -= 1;
-            }
-            progress.count += 1;
-            progress.bytes += bytes;
-            pool.put(slot.payload);
-        }
-    }
-
-    /// The peer has room for `wnd` segments from `una` on. An edge once announced stays.
-    pub(crate) fn on_window(&mut self, una: Sn, wnd: u16) {
-        let mut edge = una.plus(u32::from(wnd));
-        if edge.distance_from(self.una) < 0 {
-            // Old news. From nearly half the circle ago it would look like news from far ahead.
-            edge = self.una;
-        }
-        let moved = edge.distance_from(self.edge) > 0;
-        if !self.edge_announced || moved {
-            self.edge = edge;
-            self.edge_announced = true;
-        }
-        if moved {
-            // A window can move and be closed all the same: by data that was sent before the peer told it.
-            self.probe.wanted &= edge.distance_from(self.end()) <= 0;
-            self.probe.due = None;
-            self.probe.wait = WINDOW_PROBE_FIRST;
-        }
-    }
-
-    pub(crate) fn on_ack(&mut self, sn: Sn, ts: Ts, progress: &mut Progress, pool: &mut Pool) {
-        if let Some(passed) = progress.passed.take_if(|passed| passed.sn == sn) {
-            if passed.exact && passed.ts == ts {
-                progress.proven = progress.proven.max(Some(passed.order));
-                progress.sample = Some(passed.sent_at);
-            } else if passed.once {
-                progress.sample = None;
-                progress.implausible += 1;
-            }
-        }
-        let Some(index) = self.index(sn) else {
-            return;
-        };
-        let slot = &mut self.slots[index];
-        match slot.state {
-            State::Flying if slot.exact && slot.ts == ts => {
-                progress.proven = progress.proven.max(Some(slot.order));
-                progress.sample = Some(slot.sent_at);
-            }
-            State::Flying if slot.once => {
-                progress.proven = progress.proven.max(Some(slot.order));
-                progress.implausible += 1;
-            }
-            State::Flying => {}
-            State::Lost(_) => self.lost -= 1,
-            State::Acknowledged | State::Unsent => return,
-        }
-        let bytes = slot.payload.len() + HEADER_LEN;
-        progress.bytes += bytes;
-        if slot.state == State::Flying {
-            self.flying_bytes -= bytes;
-            progress.order = progress.order.max(slot.order + 1);
-        }
-        slot.state = State::Acknowledged;
-        pool.put(std::mem::take(&mut slot.payload));
-        self.acknowledged += 1;
-        progress.count += 1;
-    }
-
-    /// Draws the conclusions of a packet's acknowledgements. Most packets that bring data bring none.
-    #[inline]
-    pub(crate) fn settle(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
-        if progress.una_moved || progress.count > 0 {
-            self.on_progress(now, progress, rto, stats);
-        }
-        self.arm_window_probe(now);
-    }
-
-    fn on_progress(&mut self, now: Instant, progress: &Progress, rto: &mut Rto, stats: &mut Stats) {
-        stats.rtt_implausible += progress.implausible;
-        if progress.count > 0 {
-            if let Some(sent_at) = progress.sample {
-                rto.sample(now.saturating_duration_since(sent_at));
-                stats.rtt_samples += 1;
-            }
-            match self.mode {
-                Retransmission::Timeout => self.congestion.on_acknowledged(progress.count, progress.flying),
-                Retransmission::TailProbe => {
-                    let news = Acknowledged {
-                        bytes: progress.bytes,
-                        round_trip: progress.sample.map(|sent_at| now.saturating_duration_since(sent_at)),
-                        order: progress.order,
-                        next: self.next_order(),
-                        flying: self.flying_bytes,
-                    };
-                    self.flight.on_acknowledged(now, news);
-                }
-            }
-            self.acknowledged_at = now;
-        }
-        if progress.una_moved {
-            self.una_moved_at = now;
-            self.probe_goes = false;
-        }
-        // After a timeout that came too early the estimate is wrong, and an ACK for the first transmission tells nothing. So,
-        // as Karn says, the longer timeout stays until a transmission is known to have arrived in its time.
-        let ends_backoff = match self.mode {
-            Retransmission::TailProbe => progress.una_moved,
-            Retransmission::Timeout => progress.proven.is_some(),
-        };
-        if ends_backoff {
-            self.backoff = 0;
-        }
-        if self.slots.is_empty() {
-            // Nothing is left: then the log is of no use.
-            self.log_base += self.log.len() as u64;
-            self.log.clear();
-            self.lost_queue.clear();
-            return;
-        }
-        self.trim_log();
-        if let Some(proven) = progress.proven {
-            while self.log_base < proven && !self.log.is_empty() {
-                self.give_up_first(Cause::Overtaken);
-                self.trim_log();
-            }
-        }
-    }
+    // The log of transmissions.
 
     /// Takes the first entry off the log; if it is live, its segment is lost.
     fn give_up_first(&mut self, cause: Cause) {

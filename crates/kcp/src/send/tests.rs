@@ -1,3 +1,4 @@
+use super::acks::Progress;
 use super::*;
 
 /// All that is kept as a sum is what the slots say.
