@@ -319,14 +319,14 @@ impl Running {
         self.child.id()
     }
 
-    /// MiB in RAM.
+    /// MiB in RAM that it has made itself. Pages of its program that are read while it is attacked are no growth: every server has them in the end.
     pub(crate) fn memory(&self) -> f64 {
-        process::resident(self.id()) / 1024.0
+        (process::resident(self.id()) - process::resident_of_files(self.id())) / 1024.0
     }
 
     /// The most that it was, MiB.
     pub(crate) fn peak(&self) -> f64 {
-        process::peak(self.id()) / 1024.0
+        (process::peak(self.id()) - process::resident_of_files(self.id())) / 1024.0
     }
 
     pub(crate) fn descriptors(&self) -> usize {

@@ -27,6 +27,12 @@ pub fn peak(process: u32) -> f64 {
     status(process, "VmHWM:")
 }
 
+/// The part of [`resident`] that is pages of files, its own program most of all: read when they are first needed, and dropped by the system when they are in the way.
+#[must_use]
+pub fn resident_of_files(process: u32) -> f64 {
+    status(process, "RssFile:")
+}
+
 /// Lets [`peak`] begin anew.
 ///
 /// # Errors
