@@ -15,6 +15,7 @@ pub mod forward;
 mod keys;
 pub mod lilbastard;
 pub mod log;
+mod open_files;
 pub mod process;
 mod proxy_protocol;
 mod random;

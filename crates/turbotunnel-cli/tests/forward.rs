@@ -703,6 +703,26 @@ fn a_client_gives_up_when_it_was_told_to() {
     assert_eq!(client.wait().code(), Some(9));
 }
 
+/// More connections than the process may have files: it says so, before and then, and serves when there are some again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_runs_out_of_files_says_so_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_turbotunnel");
+    let options = format!("server 127.0.0.1:0 --echo --max-sessions 20 --key {}/key", folder.path().display());
+    let mut few = Command::new("sh");
+    few.args(["-c", &format!("ulimit -n 16; exec {program} {options}")]);
+    let server = Running::of(&mut few);
+    let link = server.line("clients: turbotunnel client").split('\'').nth(1).unwrap().to_owned();
+    server.line("16 files may be open, and 20 sessions may want 80 (ulimit -n, LimitNOFILE=)");
+    let address = link.split_once('@').unwrap().1;
+    let crowd: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    server.line("cannot accept: 16 files open, that is the limit (ulimit -n, LimitNOFILE=); trying on");
+    drop(crowd);
+    let output = through_pipes(turbotunnel(&format!("client {link}")), b"again".to_vec());
+    assert_eq!(text(&output.stdout), "again", "{}", text(&output.stderr));
+}
+
 /// A server that has no room says so to whoever has the key; one that waits is served as soon as there is some.
 #[test]
 fn a_full_server_says_what_it_is_full_of() {

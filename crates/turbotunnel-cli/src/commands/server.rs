@@ -21,6 +21,7 @@ use crate::forward::reverse::{Lender, Lent};
 use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
+use crate::open_files;
 use crate::proxy_protocol;
 use crate::service_manager;
 use crate::signals::{Signal, Signals};
@@ -179,6 +180,8 @@ async fn serve(
     }
     let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
+    open_files::warn_early(args.max_sessions, log);
+    tokio::spawn(open_files::watch(Arc::downgrade(&listener), log.clone()));
     service_manager::ready(&format!("listening on {}, {mode}, {does}", listening.join(", ")));
     let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
     obey_until_end(&mut signals, &reread, &listener, &open, log).await?;
