@@ -285,6 +285,17 @@ impl Log {
     }
 }
 
+/// MiB in RAM that a process has made itself. Pages of its program that are read while it is attacked are no growth: every server has them in the end. Not a number if it is
+/// gone.
+pub(crate) fn memory(process: u32) -> f64 {
+    (process::resident(process) - process::resident_of_files(process)) / 1024.0
+}
+
+/// The most that it was, MiB.
+pub(crate) fn peak(process: u32) -> f64 {
+    (process::peak(process) - process::resident_of_files(process)) / 1024.0
+}
+
 /// A program that runs until dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -319,14 +330,14 @@ impl Running {
         self.child.id()
     }
 
-    /// MiB in RAM that it has made itself. Pages of its program that are read while it is attacked are no growth: every server has them in the end.
+    /// See [`memory`].
     pub(crate) fn memory(&self) -> f64 {
-        (process::resident(self.id()) - process::resident_of_files(self.id())) / 1024.0
+        memory(self.id())
     }
 
-    /// The most that it was, MiB.
+    /// See [`peak`].
     pub(crate) fn peak(&self) -> f64 {
-        (process::peak(self.id()) - process::resident_of_files(self.id())) / 1024.0
+        peak(self.id())
     }
 
     pub(crate) fn descriptors(&self) -> usize {

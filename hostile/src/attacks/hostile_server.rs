@@ -13,7 +13,7 @@ use turbotunnel::tunnel::opening_conv;
 
 use crate::attack::{Attack, Ceiling, Figures, When, at_least, at_most};
 use crate::speaker::Speaker;
-use crate::stage::{Running, Stage, Whose};
+use crate::stage::{self, Running, Stage, Whose};
 use crate::wire::{Kcp, Smux, frame, framed, packet};
 
 const DONE: Ceiling = at_most("client done after", 10.0, "s");
@@ -69,11 +69,11 @@ fn unsolicited_syns(stage: &Stage) -> io::Result<Figures> {
     let mut client = stage.client(listener.local_addr()?, &[])?;
     let (asked, begin) = channel();
     let process = client.id();
-    thread::spawn(move || serve_after_syns(&listener, move || asked.send(turbotunnel_cli::process::resident(process))));
+    thread::spawn(move || serve_after_syns(&listener, move || asked.send(stage::memory(process))));
     let mut stdin = client.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let sent = vec![7; 64 << 10];
     stdin.write_all(&sent)?;
-    let (before, peak) = (first(&begin)? / 1024.0, Peak::of(&client));
+    let (before, peak) = (first(&begin)?, Peak::of(&client));
     // A client may call it a day, with a code that says so, or do its work; both is well.
     thread::sleep(Duration::from_secs(1));
     drop(stdin);
@@ -221,9 +221,9 @@ impl Peak {
         Self(thread::spawn(move || {
             let mut most = 0.0_f64;
             loop {
-                let now = turbotunnel_cli::process::peak(process);
+                let now = stage::peak(process);
                 if now.is_nan() {
-                    return most / 1024.0;
+                    return most;
                 }
                 most = most.max(now);
                 thread::sleep(Duration::from_millis(20));
