@@ -88,7 +88,7 @@ fn streams(setup: &Setup) -> io::Result<Figure> {
         ours.points.extend(median(&rate.ours).map(|rate| (f64::from(count), rate)));
         plain.points.extend(median(&rate.plain).map(|rate| (f64::from(count), rate)));
     }
-    let title = "All streams together; plain TCP: as many connections";
+    let title = "Streams together, or as many connections";
     Ok(Figure { title, over: "streams in one session", unit: Unit::Rate, lines: vec![plain, ours] })
 }
 
@@ -104,7 +104,7 @@ fn sessions_memory(setup: &Setup) -> io::Result<Figure> {
             line.points.push((f64::from(count), (resident(server.id()) - before) / f64::from(count)));
         }
     }
-    let title = "The server's memory for each session with a stream";
+    let title = "The server's memory for each session";
     Ok(Figure { title, over: "sessions", unit: Unit::Memory, lines: vec![detached, attached] })
 }
 
@@ -121,7 +121,7 @@ fn sessions_latency(setup: &Setup) -> io::Result<Figure> {
         p50.points.push((f64::from(count), middle));
         p99.points.push((f64::from(count), late));
     }
-    let title = "64 bytes there and back, 10 a second in each session";
+    let title = "64 bytes there and back, 10 a second each";
     Ok(Figure { title, over: "sessions", unit: Unit::Time, lines: vec![p50, p99] })
 }
 
