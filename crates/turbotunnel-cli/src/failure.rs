@@ -198,6 +198,14 @@ mod tests {
         assert_eq!(reason(&io::Error::other("I/O error")), "I/O error");
     }
 
+    #[test]
+    fn a_port_that_only_root_may_have_comes_with_the_way_to_get_it() {
+        let failure = Failure::cannot_listen("[::]:443", &io::ErrorKind::PermissionDenied.into());
+        let tip = "setcap cap_net_bind_service=+ep $(command -v turbotunnel), or a port above 1023";
+        assert_eq!(failure.to_string(), format!("error: cannot listen on [::]:443: permission denied\n  tip: {tip}\n"));
+        assert_eq!(failure.exit, Exit::CannotListen);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn the_one_who_has_the_port_is_named() {

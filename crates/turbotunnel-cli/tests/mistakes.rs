@@ -76,6 +76,29 @@ fn a_port_in_use_names_its_holder() {
     }
 }
 
+/// As a user who is not root, or as a root without that right. Systems on which everybody may have every port have no such mistake.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_port_below_1024_is_not_for_everybody() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if first.trim().parse::<u16>().is_ok_and(|first| first <= 443) {
+        return;
+    }
+    let without_right = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"])
+        .args([env!("CARGO_BIN_EXE_turbotunnel"), "echo-server", "127.0.0.1:443"])
+        .output();
+    // Only root can take rights away, and only root has this one.
+    let output = match without_right {
+        Ok(output) if !text(&output.stderr).starts_with("setpriv: ") => output,
+        _ => run("echo-server 127.0.0.1:443"),
+    };
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let tip = "setcap cap_net_bind_service=+ep $(command -v turbotunnel), or a port above 1023";
+    assert_eq!(said, format!("error: cannot listen on 127.0.0.1:443: permission denied\n  tip: {tip}\n"));
+}
+
 #[test]
 fn swapped_addresses_are_recognised() {
     let (_server, address) = echo_server();
