@@ -22,7 +22,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1 as client;
-use hyper::header::{CACHE_CONTROL, HOST};
+use hyper::header::{CACHE_CONTROL, HOST, HeaderValue};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -201,7 +201,7 @@ async fn serve(accepting: TcpListener, server: Arc<Server>) {
                 };
                 let mut answer = Response::new(Full::new(Bytes::from(body)));
                 *answer.status_mut() = status;
-                answer.headers_mut().insert(CACHE_CONTROL, "no-store".parse().expect("a value of a header"));
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 Ok::<_, Infallible>(answer)
             });
             let mut http = server::Builder::new();

@@ -86,8 +86,9 @@ impl Sender {
 
     fn pass_to(&mut self, una: Sn, progress: &mut Progress, pool: &mut Pool) {
         progress.una_moved = true;
-        while self.una != una {
-            let slot = self.slots.pop_front().expect("una is not beyond nxt");
+        while self.una != una
+            && let Some(slot) = self.slots.pop_front()
+        {
             let (sn, bytes) = (self.una, slot.payload.len() + HEADER_LEN);
             self.una = sn.next();
             self.numbered -= 1;
