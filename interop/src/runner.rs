@@ -1,14 +1,18 @@
-//! A `main` for tests that may be impossible here. As libtest's, but one after the other (they measure time), and a test
-//! that could not run is named with the reason, on a stream that nobody captures.
+//! A `main` for tests that may be impossible here. As libtest's, but a few at a time on whatever machine (they mostly wait, and they
+//! measure time), and a test that could not run is named with the reason, on a stream that nobody captures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::peers::Peers;
 
 /// Longest time of one test, scaled up for transfers beyond 4 MiB.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Tests at a time, without `--test-threads`. All together take a seventh of one processor.
+const AT_A_TIME: usize = 4;
 
 /// How a test went that did not panic.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,10 +60,10 @@ macro_rules! tests {
 }
 
 /// Runs the tests whose name contains one of the arguments that are no options, or all. Options of libtest are taken and
-/// ignored, but `--list`, `--exact` and `--skip`.
-pub fn main(tests: &[Test]) -> ExitCode {
+/// ignored, but `--list`, `--exact`, `--skip` and `--test-threads`.
+pub fn main(tests: &'static [Test]) -> ExitCode {
     let arguments = Arguments::parse(std::env::args().skip(1));
-    let chosen: Vec<&Test> = tests.iter().filter(|test| arguments.choose(test.name)).collect();
+    let chosen: Vec<&'static Test> = tests.iter().filter(|test| arguments.choose(test.name)).collect();
     if arguments.list {
         for test in &chosen {
             println!("{}: test", test.name);
@@ -70,30 +74,32 @@ pub fn main(tests: &[Test]) -> ExitCode {
     let required = std::env::var_os("TURBOTUNNEL_REQUIRE_INTEROP").is_some_and(|v| !v.is_empty() && v != "0");
     let limit = LIMIT.mul_f64((crate::transfer_bytes() as f64 / f64::from(4 << 20)).max(1.0));
     println!("\nrunning {} tests", chosen.len());
-    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
-    for test in &chosen {
-        let began = Instant::now();
-        match &peers {
-            Err(_) => {
+    let (mut passed, mut failed) = (0, Vec::new());
+    match &peers {
+        Err(_) => {
+            for test in &chosen {
                 println!("test {} ... ignored, no Go programs", test.name);
-                skipped.push(test.name);
             }
-            Ok(peers) => match run(test, peers.clone(), limit) {
-                Some(Outcome::Passed(remark)) => {
-                    passed += 1;
-                    let separator = if remark.is_empty() { "" } else { ": " };
-                    println!("test {} ... ok ({:.1?}){separator}{remark}", test.name, began.elapsed());
-                }
-                Some(Outcome::NotForThese(reason)) => println!("test {} ... ignored, {reason}", test.name),
-                None => {
-                    println!("test {} ... FAILED ({:.1?})", test.name, began.elapsed());
-                    failed.push(test.name);
-                }
-            },
+            if required {
+                failed.extend(chosen.iter().map(|test| test.name));
+            }
         }
-    }
-    if required {
-        failed.append(&mut skipped);
+        Ok(peers) => {
+            for (name, took, outcome) in run_all(&chosen, peers, limit, arguments.at_a_time.unwrap_or(AT_A_TIME)) {
+                match outcome {
+                    Some(Outcome::Passed(remark)) => {
+                        passed += 1;
+                        let separator = if remark.is_empty() { "" } else { ": " };
+                        println!("test {name} ... ok ({took:.1?}){separator}{remark}");
+                    }
+                    Some(Outcome::NotForThese(reason)) => println!("test {name} ... ignored, {reason}"),
+                    None => {
+                        println!("test {name} ... FAILED ({took:.1?})");
+                        failed.push(name);
+                    }
+                }
+            }
+        }
     }
     println!(
         "\ntest result: {}. {passed} passed; {} failed; {} ignored; 0 measured; {} filtered out",
@@ -116,6 +122,33 @@ pub fn main(tests: &[Test]) -> ExitCode {
     ExitCode::from(u8::from(!failed.is_empty()) * 101)
 }
 
+/// Each with the time that it took, in the order in which they end.
+fn run_all(
+    tests: &[&'static Test],
+    peers: &Peers,
+    limit: Duration,
+    at_a_time: usize,
+) -> impl Iterator<Item = (&'static str, Duration, Option<Outcome>)> {
+    let next = Arc::new(Mutex::new(tests.to_vec().into_iter()));
+    let (tell, told) = mpsc::channel();
+    for _ in 0..at_a_time {
+        let (next, tell, peers) = (next.clone(), tell.clone(), peers.clone());
+        std::thread::spawn(move || {
+            loop {
+                // Its guard is gone before the test begins.
+                let test = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(test) = test else { break };
+                let began = Instant::now();
+                let outcome = run(test, peers.clone(), limit);
+                if tell.send((test.name, began.elapsed(), outcome)).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    told.into_iter()
+}
+
 /// `None`: it panicked, and the panic's message is on stderr.
 fn run(test: &Test, peers: Peers, limit: Duration) -> Option<Outcome> {
     catch_unwind(AssertUnwindSafe(|| {
@@ -134,6 +167,7 @@ struct Arguments {
     ignored_only: bool,
     names: Vec<String>,
     skip: Vec<String>,
+    at_a_time: Option<usize>,
 }
 
 impl Arguments {
@@ -145,7 +179,10 @@ impl Arguments {
                 "--exact" => arguments.exact = true,
                 "--ignored" => arguments.ignored_only = true,
                 "--skip" => arguments.skip.extend(given.next()),
-                "--test-threads" | "--format" | "--color" | "--logfile" | "--report-time" | "-Z" => drop(given.next()),
+                "--test-threads" => {
+                    arguments.at_a_time = given.next().and_then(|count| count.parse().ok()).filter(|count| *count > 0)
+                }
+                "--format" | "--color" | "--logfile" | "--report-time" | "-Z" => drop(given.next()),
                 option if option.starts_with('-') => {}
                 _ => arguments.names.push(argument),
             }
@@ -170,5 +207,6 @@ mod tests {
         assert!(arguments.choose("echo::cut_every_second"));
         assert!(!arguments.choose("echo::cut_every_20_to_60_kilobytes_of_bytes"));
         assert!(!arguments.choose("echo::one"));
+        assert_eq!(arguments.at_a_time, Some(1));
     }
 }
