@@ -85,7 +85,8 @@ pub fn main(tests: &'static [Test]) -> ExitCode {
             }
         }
         Ok(peers) => {
-            for (name, took, outcome) in run_all(&chosen, peers, limit, arguments.at_a_time.unwrap_or(AT_A_TIME)) {
+            for (name, took, outcome) in run_all(chosen.clone(), peers, limit, arguments.at_a_time.unwrap_or(AT_A_TIME))
+            {
                 match outcome {
                     Some(Outcome::Passed(remark)) => {
                         passed += 1;
@@ -124,12 +125,12 @@ pub fn main(tests: &'static [Test]) -> ExitCode {
 
 /// Each with the time that it took, in the order in which they end.
 fn run_all(
-    tests: &[&'static Test],
+    tests: Vec<&'static Test>,
     peers: &Peers,
     limit: Duration,
     at_a_time: usize,
 ) -> impl Iterator<Item = (&'static str, Duration, Option<Outcome>)> {
-    let next = Arc::new(Mutex::new(tests.to_vec().into_iter()));
+    let next = Arc::new(Mutex::new(tests.into_iter()));
     let (tell, told) = mpsc::channel();
     for _ in 0..at_a_time {
         let (next, tell, peers) = (next.clone(), tell.clone(), peers.clone());
@@ -180,7 +181,7 @@ impl Arguments {
                 "--ignored" => arguments.ignored_only = true,
                 "--skip" => arguments.skip.extend(given.next()),
                 "--test-threads" => {
-                    arguments.at_a_time = given.next().and_then(|count| count.parse().ok()).filter(|count| *count > 0)
+                    arguments.at_a_time = given.next().and_then(|count| count.parse().ok()).filter(|count| *count > 0);
                 }
                 "--format" | "--color" | "--logfile" | "--report-time" | "-Z" => drop(given.next()),
                 option if option.starts_with('-') => {}
