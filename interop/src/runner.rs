@@ -11,7 +11,7 @@ use crate::peers::Peers;
 /// Longest time of one test, scaled up for transfers beyond 4 MiB.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Tests at a time, without `--test-threads`. All together take a seventh of one processor.
+/// Tests at a time, without `--test-threads`: one after the other they keep a processor busy for a seventh of the time.
 const AT_A_TIME: usize = 4;
 
 /// How a test went that did not panic.
