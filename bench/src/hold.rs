@@ -27,6 +27,15 @@ pub(crate) async fn idle(server: &str, count: usize, key: Option<PublicKey>) -> 
             };
             let session = builder.connect_tcp(&server).await?;
             let mut stream = session.open().await?;
+            if key.is_some() {
+                // "The server's own target" and "done" (docs/wire.md), with which streams of the program begin where there are keys.
+                stream.write_all(&[0, 0, 0]).await?;
+                let mut answer = [0xff; 3];
+                stream.read_exact(&mut answer).await?;
+                if answer != [0, 0, 0] {
+                    return Err(io::Error::other("the server refuses to echo"));
+                }
+            }
             stream.write_all(b"!").await?;
             stream.read_u8().await?;
             io::Result::Ok((session, stream))

@@ -365,6 +365,7 @@ impl Kcp {
     /// There is no carrier: no timer runs and `poll_transmit` gives nothing, so that nothing grows old or goes to waste.
     pub fn suspend(&mut self) {
         self.suspended = true;
+        self.sender.suspend(&mut self.pool);
     }
 
     /// A new carrier begins: all that is unacknowledged is due again, in order; backoff and congestion window start anew,

@@ -1,7 +1,7 @@
 //! Segment buffers, used again instead of freed and allocated per packet.
 //!
 //! An engine that has been busy within a second keeps some while it is empty, so that who sends and waits, sends and waits, allocates nothing; a
-//! quiet one keeps next to none.
+//! quiet one keeps none: there can be many of them, and what a keepalive or a keystroke needs is soon allocated.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 const MAX_SPARE: usize = 1024;
 /// What an engine without data keeps at most.
 const MAX_SPARE_IDLE: usize = 64;
-/// Enough for a keepalive and its answer.
-const MIN_SPARE_IDLE: usize = 2;
+/// In use in a quiet engine at most: enough for a keepalive, or a small question and its answer.
+const QUIET: usize = 2;
+/// And so often all of them are free again within [`BUSY_FOR`].
+const QUIET_TIMES: u32 = 8;
 /// So long after more was needed than that.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
@@ -23,14 +25,16 @@ pub(crate) struct Pool {
     /// Capacity of all buffers, in use or spare.
     bytes: usize,
     now: Instant,
-    /// When more buffers were in use than an idle engine needs.
+    /// When more buffers were in use than a quiet engine needs, or more often.
     busy: Option<Instant>,
+    /// How often all were free again since then.
+    emptied: (Instant, u32),
     allocated: u64,
 }
 
 impl Pool {
     pub(crate) fn new(now: Instant, capacity: usize) -> Self {
-        Self { spare: Vec::new(), capacity, in_use: 0, bytes: 0, now, busy: None, allocated: 0 }
+        Self { spare: Vec::new(), capacity, in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
@@ -45,7 +49,7 @@ impl Pool {
     /// An empty buffer for at least `len` bytes.
     pub(crate) fn get(&mut self, len: usize) -> Vec<u8> {
         self.in_use += 1;
-        if self.in_use > MIN_SPARE_IDLE {
+        if self.in_use > QUIET {
             self.busy = Some(self.now);
         }
         if len <= self.capacity
@@ -88,12 +92,29 @@ impl Pool {
         }
     }
 
+    /// Gives what a buffer in use does not need back, if that is most of it. Nothing may be put into it any more.
+    pub(crate) fn tighten(&mut self, buffer: &mut Vec<u8>) {
+        let before = buffer.capacity();
+        if buffer.len() <= before / 4 {
+            buffer.shrink_to_fit();
+            self.bytes -= before - buffer.capacity();
+        }
+    }
+
     fn on_empty(&mut self) {
-        self.spare.truncate(if self.is_quiet() { MIN_SPARE_IDLE } else { MAX_SPARE_IDLE });
+        if self.now.saturating_duration_since(self.emptied.0) >= BUSY_FOR {
+            self.emptied = (self.now, 0);
+        }
+        self.emptied.1 = self.emptied.1.saturating_add(1);
+        if self.emptied.1 > QUIET_TIMES {
+            self.busy = Some(self.now);
+        }
+        let keep = if self.is_quiet() { 0 } else { MAX_SPARE_IDLE };
+        self.spare.truncate(keep);
         // Nothing is in use.
         self.bytes = self.spare.iter().map(Vec::capacity).sum();
-        if self.spare.capacity() > MAX_SPARE_IDLE {
-            self.spare.shrink_to(MAX_SPARE_IDLE);
+        if self.spare.capacity() > keep {
+            self.spare.shrink_to(keep);
         }
     }
 }
@@ -119,7 +140,8 @@ mod tests {
             pool.spare.len()
         };
         assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE);
-        assert_eq!(keepalive(BUSY_FOR), MIN_SPARE_IDLE);
+        assert_eq!(keepalive(BUSY_FOR), 0);
+        assert_eq!((pool.bytes(), pool.held()), (0, 0));
     }
 
     #[test]
@@ -130,12 +152,27 @@ mod tests {
         pool.put(large);
         assert!(pool.spare.is_empty());
         assert_eq!(pool.bytes(), 1376);
+        pool.busy = Some(pool.now);
         pool.put(usual);
         assert_eq!((pool.spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
         let large = pool.get(1377);
         assert_eq!((pool.spare.len(), pool.allocated(), large.capacity()), (1, 3, 1377), "the spare one is too small");
         pool.get(1376);
         assert_eq!((pool.spare.len(), pool.allocated()), (0, 3));
+    }
+
+    #[test]
+    fn a_short_word_that_has_to_wait_is_held_in_little() {
+        let mut pool = Pool::new(Instant::now(), 1376);
+        let (mut short, mut long) = (pool.get(1), pool.get(1));
+        short.extend_from_slice(&[7; 344]);
+        long.extend_from_slice(&[7; 345]);
+        pool.tighten(&mut short);
+        pool.tighten(&mut long);
+        assert_eq!((short.capacity(), long.capacity(), pool.bytes()), (344, 1376, 344 + 1376));
+        pool.put(short);
+        pool.put(long);
+        assert_eq!((pool.bytes(), pool.held()), (0, 0), "and the account comes out even");
     }
 
     #[test]
@@ -146,6 +183,25 @@ mod tests {
         pool.get(1);
         assert!(!pool.is_quiet());
         buffers.into_iter().for_each(|buffer| pool.put(buffer));
+    }
+
+    #[test]
+    fn who_sends_little_but_often_is_busy_too() {
+        let now = Instant::now();
+        let mut pool = Pool::new(now, 1376);
+        let mut send = |at| {
+            pool.advance(now + at);
+            let buffer = pool.get(8);
+            pool.put(buffer);
+            (pool.spare.len(), pool.allocated())
+        };
+        for n in 1..=u64::from(QUIET_TIMES) {
+            assert_eq!(send(Duration::ZERO), (0, n));
+        }
+        let allocated = u64::from(QUIET_TIMES) + 1;
+        assert_eq!(send(Duration::from_millis(900)), (1, allocated), "one more than that is often");
+        assert_eq!(send(Duration::from_millis(1_800)), (1, allocated), "a second has not passed since");
+        assert_eq!(send(Duration::from_millis(1_900)), (0, allocated), "nine times in nearly two are not often");
     }
 
     #[test]

@@ -338,6 +338,13 @@ impl Sender {
         true
     }
 
+    /// Nothing goes for a while, perhaps for minutes: what has been sent and is mostly empty gets as much memory as it needs. The last word of a session
+    /// without a carrier is often a short one.
+    pub(crate) fn suspend(&mut self, pool: &mut Pool) {
+        self.slots.iter_mut().take(self.numbered).for_each(|slot| pool.tighten(&mut slot.payload));
+        self.slots.shrink_to_fit();
+    }
+
     // Sending.
 
     /// The segment that goes next: its index.

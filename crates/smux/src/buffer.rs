@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! allocated <= 1.25 x bytes + 2 x CHUNK     per queue, however small the pieces were
-//! retained  <= POOL x CHUNK                 per session, nothing after `trim`
+//! retained  <= POOL x (CHUNK + SMALL)       per session, nothing after `trim`
 //! ```
 //!
 //! Not here: limits. The arena says what it allocates and frees, the session keeps the account.
@@ -14,7 +14,10 @@
 /// Bytes of a whole chunk: six full frames of a KCP segment each; small enough that two half-empty ones do not matter.
 pub(crate) const CHUNK: usize = 8 << 10;
 
-/// Whole chunks kept for reuse: what one bulk stream cycles through.
+/// Bytes of a small chunk, in which a queue begins that little is put in: a keystroke, a query, a prompt. What a session keeps after it is then small too.
+const SMALL: usize = 512;
+
+/// Chunks of each of the two sizes kept for reuse: what one bulk stream cycles through.
 const POOL: usize = 32;
 
 /// Bytes of the smallest chunk.
@@ -57,10 +60,18 @@ struct Chunk {
 /// How large new chunks are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sizing {
-    /// Whole chunks: memory is plenty.
+    /// Whole chunks, or a small one for the beginning of little: memory is plenty.
     Whole,
     /// No larger than a quarter of what the queue holds, or than the piece at hand.
     Tight,
+}
+
+/// Empty chunks of one size, linked by `next`.
+#[derive(Debug)]
+struct Pool {
+    size: usize,
+    first: u32,
+    len: usize,
 }
 
 /// The chunks of one session.
@@ -69,16 +80,15 @@ pub(crate) struct Arena {
     chunks: Vec<Chunk>,
     /// Places in `chunks` without data, linked by `next`.
     vacant: u32,
-    /// Places in `chunks` with an empty whole chunk, linked by `next`.
-    pool: u32,
-    pooled: usize,
+    pools: [Pool; 2],
     /// Places in `chunks` that belong to a queue.
     used: usize,
 }
 
 impl Arena {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), vacant: NIL, pool: NIL, pooled: 0, used: 0 }
+        let pools = [Pool { size: CHUNK, first: NIL, len: 0 }, Pool { size: SMALL, first: NIL, len: 0 }];
+        Self { chunks: Vec::new(), vacant: NIL, pools, used: 0 }
     }
 
     /// Appends `bytes`. Returns how many bytes had to be allocated for it (pooled chunks count as well).
@@ -94,6 +104,8 @@ impl Arena {
         }
         while !bytes.is_empty() {
             let wanted = match sizing {
+                // No more than half of it, so that there is room for the next.
+                Sizing::Whole if queue.len == 0 && bytes.len() <= SMALL / 2 => SMALL,
                 Sizing::Whole => CHUNK,
                 Sizing::Tight => bytes.len().max(queue.len / 4).clamp(SMALLEST, CHUNK),
             };
@@ -147,20 +159,22 @@ impl Arena {
 
     /// Bytes allocated for chunks that no queue uses now.
     pub(crate) fn spare(&self) -> usize {
-        self.pooled * CHUNK
+        self.pools.iter().map(|pool| pool.len * pool.size).sum()
     }
 
     /// Gives what no queue uses back to the allocator.
     pub(crate) fn trim(&mut self) {
-        while self.pool != NIL {
-            let index = self.pool;
-            let chunk = &mut self.chunks[index as usize];
-            self.pool = chunk.next;
-            chunk.data = Vec::new();
-            chunk.next = self.vacant;
-            self.vacant = index;
+        for pool in &mut self.pools {
+            while pool.first != NIL {
+                let index = pool.first;
+                let chunk = &mut self.chunks[index as usize];
+                pool.first = chunk.next;
+                chunk.data = Vec::new();
+                chunk.next = self.vacant;
+                self.vacant = index;
+            }
+            pool.len = 0;
         }
-        self.pooled = 0;
         if self.used == 0 {
             *self = Self::new();
         }
@@ -175,11 +189,11 @@ impl Arena {
         if queue.first == NIL {
             queue.last = NIL;
         }
-        if freed == CHUNK && self.pooled < POOL {
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.size == freed && pool.len < POOL) {
             chunk.data.clear();
-            chunk.next = self.pool;
-            self.pool = index;
-            self.pooled += 1;
+            chunk.next = pool.first;
+            pool.first = index;
+            pool.len += 1;
         } else {
             chunk.data = Vec::new();
             chunk.next = self.vacant;
@@ -192,13 +206,13 @@ impl Arena {
     /// A place with an empty chunk of `size` bytes, linked to nothing.
     fn take(&mut self, size: usize) -> u32 {
         self.used += 1;
-        let list = match (size, self.pool, self.vacant) {
-            (CHUNK, pooled, _) if pooled != NIL => {
-                self.pooled -= 1;
-                &mut self.pool
+        let list = match self.pools.iter_mut().find(|pool| pool.size == size && pool.len > 0) {
+            Some(pool) => {
+                pool.len -= 1;
+                &mut pool.first
             }
-            (_, _, vacant) if vacant != NIL => &mut self.vacant,
-            _ => {
+            None if self.vacant != NIL => &mut self.vacant,
+            None => {
                 let index = u32::try_from(self.chunks.len()).expect("chunks of 64 bytes and more: memory ends first");
                 self.chunks.push(Chunk { data: Vec::with_capacity(size), next: NIL });
                 return index;
@@ -255,13 +269,13 @@ mod tests {
             arena.push(&mut queue, &[7; 5 * CHUNK], Sizing::Whole);
             arena.pop(&mut queue, usize::MAX, |_| ());
         }
-        assert_eq!((arena.chunks.len(), arena.pooled), (5, 5));
+        assert_eq!((arena.chunks.len(), arena.spare()), (5, 5 * CHUNK));
         arena.push(&mut queue, &[7; 100 * CHUNK], Sizing::Whole);
         arena.clear(&mut queue);
-        assert_eq!((arena.chunks.len(), arena.pooled), (100, POOL));
+        assert_eq!((arena.chunks.len(), arena.spare()), (100, POOL * CHUNK));
         arena.push(&mut queue, &[1], Sizing::Tight);
         arena.trim();
-        assert_eq!((arena.pooled, arena.used), (0, 1));
+        assert_eq!((arena.spare(), arena.used), (0, 1));
         assert_eq!(arena.chunks.iter().map(|chunk| chunk.data.capacity()).sum::<usize>(), SMALLEST);
         arena.clear(&mut queue);
         arena.trim();
@@ -298,6 +312,23 @@ mod tests {
             arena.pop(&mut queue, 1, |_| ());
         }
         assert_eq!((arena.chunks.len(), arena.spare()), (1, 0));
+    }
+
+    #[test]
+    fn keystrokes_share_a_small_chunk_that_stays_for_the_next() {
+        let mut arena = Arena::new();
+        let mut queue = Queue::new();
+        for _ in 0..10 {
+            assert_eq!(arena.push(&mut queue, &[1; SMALL / 2], Sizing::Whole), SMALL);
+            assert_eq!(arena.push(&mut queue, &[1; SMALL / 2], Sizing::Whole), 0);
+            assert_eq!(arena.push(&mut queue, &[1], Sizing::Whole), CHUNK, "so much has come that more will");
+            assert_eq!(arena.pop(&mut queue, usize::MAX, |_| ()), SMALL + CHUNK);
+            assert_eq!((arena.chunks.len(), arena.spare()), (2, SMALL + CHUNK));
+        }
+        assert_eq!(arena.push(&mut queue, &[1; SMALL / 2 + 1], Sizing::Whole), CHUNK);
+        arena.clear(&mut queue);
+        arena.trim();
+        assert_eq!((arena.spare(), arena.chunks.capacity()), (0, 0));
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl Table {
             }
             None => {
                 let place = u32::try_from(self.slots.len()).expect("ids are 32 bits, so are their places");
+                if place == 0 {
+                    // Many sessions have one stream, and no use for places for four.
+                    self.slots.reserve_exact(1);
+                }
                 self.slots.push(slot);
                 place
             }

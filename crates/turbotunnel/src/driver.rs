@@ -110,7 +110,8 @@ impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, dialer: Option<Dialer>, on_event: Option<OnEvent>) -> Self {
         Self {
             shared,
-            links: Vec::new(),
+            // Nearly always there is one; a vector that grows begins with four.
+            links: Vec::with_capacity(1),
             dialer,
             dials: Vec::new(),
             on_event,
@@ -158,7 +159,11 @@ impl Driver {
         loop {
             let (id, newcomer) = {
                 let mut state = self.shared.lock();
-                let Some(newcomer) = state.newcomers.pop_front() else { return };
+                let Some(newcomer) = state.newcomers.pop_front() else {
+                    // The next comes when this connection is gone, if at all.
+                    state.newcomers.shrink_to_fit();
+                    return;
+                };
                 (state.tunnel.attach(now()), newcomer)
             };
             let Newcomer { carrier, addr, early, kept } = newcomer;

@@ -163,12 +163,13 @@ impl Server {
             let server = server.clone();
             move || server.upgrade().iter().for_each(|server| server.shed())
         };
-        let driver = Driver::new(guest.shared.clone(), None, on_event)
+        let mut driver = Driver::new(guest.shared.clone(), None, on_event)
             .on_incoming(move || server.upgrade().iter().for_each(|server| server.announce(&guest)))
             .within(self.budget.clone(), of_client, on_used_up);
         tokio::spawn(async move {
-            let _place = place;
-            driver.await;
+            // By reference: moved into the await it would lie in the task twice.
+            (&mut driver).await;
+            drop(place);
         });
     }
 

@@ -145,7 +145,7 @@ impl Path {
     fn new(now: Instant, role: Role, time_to_live: Duration, seed: u64) -> Self {
         Self {
             role,
-            carriers: Vec::new(),
+            carriers: Vec::with_capacity(1),
             last_id: 0,
             backoff: Backoff::new(seed),
             next_dial: None,
@@ -530,12 +530,21 @@ impl Path {
     }
 
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        pop_rare(&mut self.actions)
     }
 
     pub(crate) fn poll_change(&mut self) -> Option<Change> {
-        self.changes.pop_front()
+        pop_rare(&mut self.changes)
     }
+}
+
+/// The next of what happens a few times in a session's life. Such a queue keeps no memory while it is empty, which is nearly always.
+pub(crate) fn pop_rare<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let next = queue.pop_front()?;
+    if queue.is_empty() {
+        queue.shrink_to_fit();
+    }
+    Some(next)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::encapsulation::MAX_PACKET;
 use crate::engine::{Engine, EngineEvent, PeerKind};
 use crate::error::{CarrierEnd, SessionError};
 pub use crate::path::{Action, CarrierId};
-use crate::path::{Change, Path};
+use crate::path::{Change, Path, pop_rare};
 use crate::silence::Owed;
 
 pub use self::told::{Event, Stats, StreamFailure};
@@ -472,6 +472,9 @@ impl Tunnel {
             && let Some(at) = self.control.iter().position(|(to, _)| *to == id)
             && let Some((_, control)) = self.control.remove(at)
         {
+            if self.control.is_empty() {
+                self.control.shrink_to_fit();
+            }
             control.encode(out);
             self.stats.packets_sent += 1;
             return true;
@@ -848,7 +851,7 @@ impl Tunnel {
             EngineEvent::Refused(id) => Event::Refused(id),
             EngineEvent::Reset(id) => Event::Reset(id),
         });
-        event.or_else(|| self.events.pop_front())
+        event.or_else(|| pop_rare(&mut self.events))
     }
 
     /// Counters.
