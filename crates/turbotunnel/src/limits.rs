@@ -113,8 +113,9 @@ impl Limits {
     pub(crate) fn within(mut self, descriptors: usize) -> Self {
         let quarter = descriptors / 4;
         self.strangers = self.strangers.min(quarter).max(1);
-        self.carriers =
-            self.carriers.min(descriptors - quarter.min(Self::RESERVE) - self.strangers.min(quarter)).max(1);
+        // Where there is no limit to carriers nothing is kept for strangers: accepting pauses when all are used.
+        let for_strangers = if self.carriers == usize::MAX { 0 } else { self.strangers.min(quarter) };
+        self.carriers = self.carriers.min(descriptors - quarter.min(Self::RESERVE) - for_strangers).max(1);
         self
     }
 }
@@ -217,5 +218,7 @@ mod tests {
         assert_eq!((few.strangers, few.carriers), (1, 1), "the system will say no");
         let own = Limits { carriers: 10, ..Limits::default() }.within(1024);
         assert_eq!(own.carriers, 10);
+        let none = Limits::none().within(20_000);
+        assert_eq!((none.strangers, none.carriers), (5_000, 20_000 - Limits::RESERVE));
     }
 }
