@@ -13,8 +13,8 @@ use crate::wire::{self, Smux, frame};
 /// A server that takes nothing more for so long has had enough.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-// 1.6 to 2.6 MiB: of the 4,000 streams that one may open at once each has a task of the server, 400 to 600 bytes with what the allocator adds.
-const GROWTH_BY_SYNS: Ceiling = at_most("memory grows by", 3.0, "MiB");
+// Each of the 2,500 streams that a session may have has a task of the server, 600 bytes with what the allocator adds.
+const GROWTH_BY_SYNS: Ceiling = at_most("memory grows by", 2.0, "MiB");
 const GROWTH_BY_BYTES: Ceiling = at_most("memory grows by", 6.0, "MiB");
 const LINES: Ceiling = at_most("log lines", 200.0, "lines");
 

@@ -22,8 +22,8 @@ use crate::log::Log;
 use crate::status::board::Traffic;
 use crate::text;
 
-/// Connections of programs at once, of one port, those that wait for a session among them.
-const CONNECTIONS: usize = 4096;
+/// Connections of programs at once, of one port, those that wait for a session among them: as many as a session has streams. More wait to be accepted.
+const CONNECTIONS: usize = 2500;
 /// After an accept that failed, for want of descriptors mostly.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The answer of a stream that the server has ended already has come, or comes with the next carrier.
