@@ -106,7 +106,8 @@ impl Mux {
                 Command::Psh => self.on_psh(header.stream, header.length)?,
                 Command::Syn => self.on_syn(now, header.stream)?,
                 Command::Fin => self.on_fin(header.stream),
-                Command::Nop => {}
+                // The peer has had nothing to say for a while.
+                Command::Nop => self.trim(),
                 Command::Upd => self.on_upd(header.stream),
             }
         }

@@ -413,6 +413,13 @@ impl Mux {
         }
     }
 
+    /// The peer has said that it lives, and learns below smux that it was heard: as good as a keepalive, of which the time counts from now.
+    #[inline]
+    pub fn postpone_keepalive(&mut self, now: Instant) {
+        self.output.last_sent = now;
+        self.output.nop_due = false;
+    }
+
     /// Towards peers that throw away what they have not yet sent when they see a FIN (Go, before 2024 and in some later
     /// versions): holds the FIN of [`Mux::finish`] until the peer has the data before it ([`Mux::start_fin_quiet`]) and
     /// nothing has arrived on the stream for `quiet` after that and then an answer ([`Mux::handle_alive`]), or the
@@ -620,7 +627,7 @@ impl Mux {
     }
 
     /// Gives back memory that an idle session does not need.
-    fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         self.arena.trim();
         self.table.trim();
         self.output.trim();

@@ -14,7 +14,7 @@ pub struct Config {
     /// Go peers have a rule of their own: they give a session up after 60 to 120 s.
     pub time_to_live: Duration,
     /// Pause after which an idle session sends a keepalive. Default 25 s; towards a Go peer it is at most 10 s. `None`: off; then the
-    /// session still asks for a sign of life after half its time to live.
+    /// session still asks for a sign of life after half its time to live. A server leaves it to clients of ours, whose keepalives it acknowledges, and sends one when it has heard nothing for twice as long.
     pub keepalive: Option<Duration>,
     /// Receive window of each new stream in bytes, at least 262,144 (what a peer may rightly assume). Default 1 MiB.
     pub stream_window: u32,

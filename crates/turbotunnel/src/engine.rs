@@ -60,6 +60,7 @@ impl Received {
 }
 
 pub(crate) struct Engine {
+    side: Side,
     kcp: Kcp,
     mux: Mux,
     attached: bool,
@@ -140,6 +141,7 @@ impl Engine {
         mux.set_keepalive(now, None);
         mux.pause_fin_quiet(now);
         let mut engine = Self {
+            side,
             kcp,
             mux,
             attached: false,
@@ -207,6 +209,8 @@ impl Engine {
         let interval = match (self.keepalive, self.peer) {
             // One who closes has said all, and waits for no one who is silent.
             _ if !self.attached || self.closing => None,
+            // The client's is enough for both, which is acknowledged. One of ours goes when none comes: it may have none, or be gone.
+            (Some(interval), PeerKind::Ours) if self.side == Side::Server => Some(interval.saturating_mul(2)),
             (Some(interval), PeerKind::Go) => Some(interval.min(GO_KEEPALIVE)),
             (interval, _) => interval,
         };
@@ -290,6 +294,9 @@ impl Engine {
             data: self.kcp.rcv_nxt() != before.1,
             answer: self.kcp.una() != before.0 || answers(self.kcp.stats()) != before.2,
         };
+        if self.side == Side::Server && self.peer == PeerKind::Ours {
+            self.mux.postpone_keepalive(now);
+        }
         let kept = self.pass_up(now);
         result?;
         kept?;

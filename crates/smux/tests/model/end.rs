@@ -262,6 +262,11 @@ impl End {
         self.mux.set_rtt(rtt);
     }
 
+    pub(crate) fn postpone_keepalive(&mut self) {
+        self.mux.postpone_keepalive(self.now);
+        (self.last_sent, self.nop_due) = (self.now, false);
+    }
+
     pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
         self.mux.set_keepalive(self.now, interval);
         self.keepalive = interval.map(|interval| interval.max(ms(1)));

@@ -33,6 +33,7 @@ enum Deed {
     DeliverAll(Who, usize),
     Wait(u64),
     Keepalive(Who, Option<u64>),
+    Postpone(Who),
     RoundTrip(Who, u64),
     /// The peer's first window becomes known, or nothing that was not.
     PeerWindow(Who, bool),
@@ -71,6 +72,7 @@ fn settings() -> impl Strategy<Value = Deed> {
     prop_oneof![
         1 => who().prop_map(Deed::FinishAll),
         2 => (who(), pause()).prop_map(|(who, interval)| Deed::Keepalive(who, interval)),
+        1 => who().prop_map(Deed::Postpone),
         3 => (who(), 0..1_000_u64).prop_map(|(who, rtt)| Deed::RoundTrip(who, rtt)),
         1 => (who(), any::<bool>()).prop_map(|(who, known)| Deed::PeerWindow(who, known)),
         4 => (who(), pause()).prop_map(|(who, quiet)| Deed::FinQuiet(who, quiet)),
@@ -145,6 +147,7 @@ impl Pair {
                 }
             }
             Deed::Keepalive(who, interval) => self.ends[who].set_keepalive(interval.map(ms)),
+            Deed::Postpone(who) => self.ends[who].postpone_keepalive(),
             Deed::RoundTrip(who, rtt) => self.ends[who].set_rtt(ms(rtt)),
             Deed::PeerWindow(who, known) => {
                 let window = if known { self.first_windows[1 - who] } else { 0 };
