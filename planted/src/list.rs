@@ -34,6 +34,7 @@ const SEND: &str = "crates/kcp/src/send.rs";
 const ACKS: &str = "crates/kcp/src/send/acks.rs";
 const RECV: &str = "crates/kcp/src/recv.rs";
 const KCP: &str = "crates/kcp/src/engine.rs";
+const POOL: &str = "crates/kcp/src/pool.rs";
 const SN: &str = "crates/kcp/src/sn.rs";
 const STREAM: &str = "crates/smux/src/stream.rs";
 const INPUT: &str = "crates/smux/src/input.rs";
@@ -676,6 +677,31 @@ pub const FAULTS: &[Fault] = &[
         right: "        self.stalled += now.saturating",
         wrong: "        self.stalled = now.saturating",
         test: rule("limits::a_peer_that_acknowledges_nothing_ends_after_five_minutes"),
+    },
+    Fault {
+        name: "both ends send keepalives",
+        file: ENGINE,
+        right: "self.mux.postpone_keepalive(now);",
+        wrong: "",
+        test: rule("idle::an_idle_session_wakes_for_keepalives_only"),
+    },
+    Fault {
+        name: "a quiet engine keeps its buffers",
+        file: POOL,
+        right: "let keep = if self.is_quiet() { 0 } else",
+        wrong: "let keep = if self.is_quiet() { 2 } else",
+        test: kcp("facts::an_engine_knows_what_waits_and_what_it_holds"),
+    },
+    Fault {
+        name: "keep idle memory for ever where the peer sends the keepalives",
+        file: INPUT,
+        right: "Command::Nop => self.trim(),",
+        wrong: "Command::Nop => {}",
+        test: Test {
+            package: "turbotunnel-smux",
+            target: "facts",
+            name: "a_keepalive_of_the_peers_gives_idle_memory_back",
+        },
     },
     Fault {
         name: "wake ten times a second",

@@ -262,6 +262,18 @@ fn memory_is_what_both_directions_hold_and_what_is_spare() {
     assert_eq!(pair.client.memory(), 0);
 }
 
+/// Who leaves keepalives to the peer has no other moment to give it back.
+#[test]
+fn a_keepalive_of_the_peers_gives_idle_memory_back() {
+    let mut pair = Pair::new(Config::default());
+    pair.open();
+    pair.client.handle_bytes(pair.now, &frame(Psh, 3, &[7; 10_000])).expect("data");
+    read_all(&mut pair.client, pair.now, StreamId::new(3));
+    assert_eq!(pair.client.memory(), 2 * 8_192);
+    pair.client.handle_bytes(pair.now, &frame(Nop, 0, b"")).expect("a keepalive");
+    assert_eq!(pair.client.memory(), 0);
+}
+
 /// Who wants to transmit has something that can go.
 #[test]
 fn nobody_wants_to_transmit_what_cannot_go() {
