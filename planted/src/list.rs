@@ -2,32 +2,36 @@
 
 use crate::{Fault, Test};
 
+const fn of(package: &'static str, target: &'static str, name: &'static str) -> Test {
+    Test { package, target, name }
+}
+
 const fn kcp(name: &'static str) -> Test {
-    Test { package: "turbotunnel-kcp", target: "stories", name }
+    of("turbotunnel-kcp", "stories", name)
 }
 
 const fn smux(name: &'static str) -> Test {
-    Test { package: "turbotunnel-smux", target: "stories", name }
+    of("turbotunnel-smux", "stories", name)
 }
 
 const fn refusal(name: &'static str) -> Test {
-    Test { package: "turbotunnel-smux", target: "refusals", name }
+    of("turbotunnel-smux", "refusals", name)
 }
 
 const fn rule(name: &'static str) -> Test {
-    Test { package: "turbotunnel-sim", target: "rules", name }
+    of("turbotunnel-sim", "rules", name)
 }
 
 const fn tokio_half(target: &'static str, name: &'static str) -> Test {
-    Test { package: "turbotunnel", target, name }
+    of("turbotunnel", target, name)
 }
 
 const fn unit(name: &'static str) -> Test {
-    Test { package: "turbotunnel", target: "lib", name }
+    of("turbotunnel", "lib", name)
 }
 
 const fn program(target: &'static str, name: &'static str) -> Test {
-    Test { package: "turbotunnel-cli", target, name }
+    of("turbotunnel-cli", target, name)
 }
 
 const SEND: &str = "crates/kcp/src/send.rs";
@@ -107,11 +111,11 @@ pub const FAULTS: &[Fault] = &[
         file: SEND,
         right: "let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());",
         wrong: "let window = (self.send_window.min(self.peer_window()) + 1).saturating_sub(self.slots.len());",
-        test: Test {
-            package: "turbotunnel-kcp",
-            target: "lib",
-            name: "engine::tests::a_smaller_window_is_announced_and_the_larger_one_still_accepted",
-        },
+        test: of(
+            "turbotunnel-kcp",
+            "lib",
+            "engine::tests::a_smaller_window_is_announced_and_the_larger_one_still_accepted",
+        ),
     },
     Fault {
         name: "double timeouts without a cap",
@@ -363,11 +367,7 @@ pub const FAULTS: &[Fault] = &[
         file: ENCAPSULATION,
         right: "        partial.extend_from_slice(&self.bytes[whole..]);",
         wrong: "        if self.bytes.len() - whole >= HEADER_LEN {\n            partial.extend_from_slice(&self.bytes[whole..]);\n        }",
-        test: Test {
-            package: "turbotunnel",
-            target: "lib",
-            name: "encapsulation::tests::any_split_gives_the_same_packets",
-        },
+        test: of("turbotunnel", "lib", "encapsulation::tests::any_split_gives_the_same_packets"),
     },
     // Which carrier, and when.
     Fault {
@@ -697,11 +697,7 @@ pub const FAULTS: &[Fault] = &[
         file: INPUT,
         right: "Command::Nop => self.trim(),",
         wrong: "Command::Nop => {}",
-        test: Test {
-            package: "turbotunnel-smux",
-            target: "facts",
-            name: "a_keepalive_of_the_peers_gives_idle_memory_back",
-        },
+        test: of("turbotunnel-smux", "facts", "a_keepalive_of_the_peers_gives_idle_memory_back"),
     },
     Fault {
         name: "wake ten times a second",
@@ -772,33 +768,21 @@ pub const FAULTS: &[Fault] = &[
         file: RECV,
         right: "stats.bytes_received += len as u64;\n        self.cumulative_ack = Some((sn, ts));",
         wrong: "stats.bytes_received += len as u64;\n        let _ = ts;",
-        test: Test {
-            package: "turbotunnel-kcp",
-            target: "model",
-            name: "pair::two_engines_keep_their_promises_on_any_path",
-        },
+        test: of("turbotunnel-kcp", "model", "pair::two_engines_keep_their_promises_on_any_path"),
     },
     Fault {
         name: "a carrier's slow start is slowed down",
         file: FLIGHT,
         right: "*grown = (*grown + news.bytes).min(MOST);",
         wrong: "*grown = (*grown + news.bytes / 8).min(MOST);",
-        test: Test {
-            package: "turbotunnel-kcp",
-            target: "flight",
-            name: "a_carrier_that_begins_slowly_is_not_slowed_down_more",
-        },
+        test: of("turbotunnel-kcp", "flight", "a_carrier_that_begins_slowly_is_not_slowed_down_more"),
     },
     Fault {
         name: "each carrier begins as if nothing was known",
         file: FLIGHT,
         right: "let begin = (self.limit / RESUMED_SHARE).clamp(",
         wrong: "let begin = (self.limit / usize::MAX).clamp(",
-        test: Test {
-            package: "turbotunnel-kcp",
-            target: "flight",
-            name: "after_a_cut_a_carrier_gets_more_at_once_but_not_too_much",
-        },
+        test: of("turbotunnel-kcp", "flight", "after_a_cut_a_carrier_gets_more_at_once_but_not_too_much"),
     },
     // The program.
     Fault {
