@@ -27,7 +27,7 @@ pub(crate) struct Pool {
     now: Instant,
     /// When more buffers were in use than a quiet engine needs, or more often.
     busy: Option<Instant>,
-    /// How often all were free again since then.
+    /// Since when, and how often since then, all were free again.
     emptied: (Instant, u32),
     allocated: u64,
 }
