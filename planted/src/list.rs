@@ -773,9 +773,16 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a carrier's slow start is slowed down",
         file: FLIGHT,
-        right: "*grown = (*grown + news.bytes).min(MOST);",
-        wrong: "*grown = (*grown + news.bytes / 8).min(MOST);",
+        right: "grown: (grown + news.bytes).min(MOST) };",
+        wrong: "grown: (grown + news.bytes / 8).min(MOST) };",
         test: of("turbotunnel-kcp", "flight", "a_carrier_that_begins_slowly_is_not_slowed_down_more"),
+    },
+    Fault {
+        name: "what was held up and comes at once is taken for bandwidth",
+        file: FLIGHT,
+        right: "per_second(self.delivered, elapsed.max(sending));",
+        wrong: "per_second(self.delivered, elapsed.min(sending.max(elapsed)));",
+        test: of("turbotunnel-kcp", "lib", "flight::tests::what_was_held_up_and_comes_at_once_was_not_sent_at_once"),
     },
     Fault {
         name: "each carrier begins as if nothing was known",

@@ -6,12 +6,14 @@
 //! overtaken by nothing, costs memory at both ends, and is resent when the carrier dies. So no more is handed to it than this:
 //!
 //! ```text
-//! bandwidth   most bytes a second acknowledged in one of the last 5 rounds      (a round: until all is acknowledged that was on its way)
+//! bandwidth   most bytes a second acknowledged in one of the last 5 rounds      (a round: until all is acknowledged that was on its way;
+//!                     what was sent in a longer time than it was acknowledged in counts with the longer)
 //! min_rtt     shortest round trip of the last 10 s, but 50 us at least
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
-//! Search      limit = 3 x bandwidth x min_rtt     until bandwidth has not grown by a quarter for 3 rounds; it begins with 64 KiB, after a cut with
-//!                     an eighth of what was before, at most 256 KiB, and grows by what is acknowledged within twice min_rtt
+//! Search      limit = 2 x bandwidth x min_rtt     until bandwidth has not grown by a quarter for 3 rounds, or for one and there is a queue; it begins
+//!                     with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB, and grows by what is acknowledged,
+//!                     to twice what has arrived in the last min_rtt
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
 //!             half of it as long as the path is full all the same: there still is a queue
@@ -25,6 +27,10 @@
 //! that is believed in. Then what the last round has brought is believed instead, and Drain asks the path: if it answers as fast as ever,
 //! the bandwidth has fallen; if not, the path has become longer, or others fill its buffers, and Search begins anew. So no wrong belief
 //! outlives a few rounds, and none feeds on itself. Rounds in which there was not enough to send say only that so much is possible.
+//!
+//! Twice, because a connection below that begins slowly doubles with every round trip and must never wait for us, and not more, because buffers that hold
+//! a round trip are common: what overflows them is lost, and nothing that arrives behind it is read until the kernel has sent it again. Then everything comes at
+//! once, and a bandwidth that believed in that would overflow them again.
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +91,8 @@ pub(crate) struct Flight {
     /// Bytes a second of the last rounds; the oldest at `next`.
     bandwidths: [u64; ROUNDS],
     next: usize,
+    /// That of the last round, whatever is believed.
+    last: u64,
     min_rtt: Option<Duration>,
     min_rtt_seen: Instant,
     contradicted: u32,
@@ -96,6 +104,8 @@ pub(crate) struct Flight {
     /// When the transmissions below this have arrived.
     ends: u64,
     delivered: u64,
+    /// When what had arrived when it began had been sent.
+    sent: Option<Instant>,
     shortest: Option<Duration>,
     /// There was too little to send for a while.
     idle: bool,
@@ -111,6 +121,7 @@ impl Flight {
             limit: initial.max(LEAST),
             bandwidths: [0; ROUNDS],
             next: 0,
+            last: 0,
             min_rtt: None,
             min_rtt_seen: now,
             contradicted: 0,
@@ -118,6 +129,7 @@ impl Flight {
             began: now,
             ends: next,
             delivered: 0,
+            sent: None,
             shortest: None,
             idle: false,
             idle_before: None,
@@ -142,7 +154,7 @@ impl Flight {
     pub(crate) fn on_first_sent(&mut self, now: Instant, next: u64) {
         // A round in which there was always more to send goes on, also when all was acknowledged at once.
         if self.idle {
-            self.begin_round(now, next);
+            self.begin_round(now, next, Some(now));
         }
     }
 
@@ -167,28 +179,45 @@ impl Flight {
                 self.min_rtt = Some(rtt);
                 self.update_limit();
             }
-            // Nothing waits for as long as a round trip: the carrier may send twice as much in the next.
-            if let State::Search { grown, .. } = &mut self.state
-                && !self.idle
-                && self.min_rtt.is_some_and(|min| rtt <= 2 * min)
-            {
-                *grown = (*grown + news.bytes).min(MOST);
-                self.update_limit();
-            }
+            self.grow(now, &news);
         }
         if self.idle_before.is_some_and(|before| news.order >= before) {
             self.idle_before = None;
         }
         let elapsed = now.saturating_duration_since(self.began);
         if news.order >= self.ends && elapsed >= SHORTEST_ROUND {
-            self.end_round(now, elapsed, news);
-            self.begin_round(now, news.next);
+            let sent = news.round_trip.and_then(|rtt| now.checked_sub(rtt));
+            self.end_round(now, elapsed, sent, news);
+            self.begin_round(now, news.next, sent);
             self.update_limit();
         }
     }
 
-    fn begin_round(&mut self, now: Instant, next: u64) {
+    /// In the search the carrier may send twice as much in the next round trip as has arrived in the last.
+    fn grow(&mut self, now: Instant, news: &Acknowledged) {
+        let State::Search { best, without_growth, grown } = self.state else { return };
+        let Some(min_rtt) = self.min_rtt.filter(|_| !self.is_idle(news.flying + news.bytes)) else { return };
+        if grown <= self.initial + 2 * self.arrived_lately(now, min_rtt) {
+            self.state = State::Search { best, without_growth, grown: (grown + news.bytes).min(MOST) };
+            self.update_limit();
+        }
+    }
+
+    /// Bytes in the last `min_rtt`, some of it in the round before, as if they had arrived evenly.
+    fn arrived_lately(&self, now: Instant, min_rtt: Duration) -> usize {
+        let elapsed = now.saturating_duration_since(self.began);
+        let before = within(self.last, min_rtt.saturating_sub(elapsed));
+        before + within(per_second(self.delivered, elapsed), min_rtt.min(elapsed))
+    }
+
+    /// There was too little to send. While the limit grows it is ahead of whoever writes, for moments: a search goes on with half of it.
+    fn is_idle(&self, flying: usize) -> bool {
+        self.idle && !(matches!(self.state, State::Search { .. }) && flying >= self.limit / 2)
+    }
+
+    fn begin_round(&mut self, now: Instant, next: u64, sent: Option<Instant>) {
         self.began = now;
+        self.sent = sent;
         self.ends = next;
         self.delivered = 0;
         self.shortest = None;
@@ -204,9 +233,13 @@ impl Flight {
         time.max(min_rtt).min(LONGEST_HEADROOM)
     }
 
-    fn end_round(&mut self, now: Instant, elapsed: Duration, news: Acknowledged) {
-        let bandwidth = per_second(self.delivered, elapsed);
-        let (before, idle) = (self.bandwidth(), self.idle);
+    fn end_round(&mut self, now: Instant, elapsed: Duration, sent: Option<Instant>, news: Acknowledged) {
+        // Acknowledgements that were held up come at once, but what they acknowledge was not sent at once.
+        let sending =
+            sent.zip(self.sent).map_or(Duration::ZERO, |(sent, before)| sent.saturating_duration_since(before));
+        let bandwidth = per_second(self.delivered, elapsed.max(sending));
+        self.last = bandwidth;
+        let (before, idle) = (self.bandwidth(), self.is_idle(news.flying));
         let draining = matches!(self.state, State::Drain { .. });
         if (!idle && !draining) || bandwidth > before {
             self.bandwidths[self.next] = bandwidth;
@@ -214,10 +247,8 @@ impl Flight {
         }
         match &mut self.state {
             State::Search { best, without_growth, .. } if !idle => {
-                let full = self
-                    .min_rtt
-                    .zip(self.shortest)
-                    .is_some_and(|(min, now)| now > min + min / 2 + 2 * LONGEST_HEADROOM);
+                let full =
+                    self.min_rtt.zip(self.shortest).is_some_and(|(min, now)| now > min + min / 8 + LONGEST_HEADROOM);
                 let more = bandwidth > *best + *best / 4;
                 if (full && !more) || *without_growth >= PATIENCE {
                     self.state = State::Cruise { rounds: 0 };
@@ -239,7 +270,7 @@ impl Flight {
                 *rounds += 1;
                 // The first round still was on its way when the draining began.
                 if *rounds >= 2 && news.flying <= self.limit {
-                    self.end_drain(now, bandwidth);
+                    self.end_drain(now, bandwidth, per_second(self.delivered, elapsed));
                 }
             }
         }
@@ -291,9 +322,9 @@ impl Flight {
         self.state = State::Drain { shortest: None, rounds: 0, doubted, deep: false };
     }
 
-    fn end_drain(&mut self, now: Instant, bandwidth: u64) {
+    fn end_drain(&mut self, now: Instant, bandwidth: u64, arriving: u64) {
         let State::Drain { shortest: Some(seen), doubted, .. } = self.state else { return };
-        if bandwidth > self.bandwidth() / 16 * 15 && !self.idle {
+        if arriving > self.bandwidth() / 16 * 15 && !self.idle {
             self.min_rtt = self.min_rtt.map(|min| min.min(seen));
             self.state = State::Drain { shortest: None, rounds: 0, doubted, deep: true };
             return;
@@ -315,7 +346,7 @@ impl Flight {
         let (bandwidth, Some(min_rtt)) = (self.bandwidth(), self.min_rtt) else { return };
         let min_rtt = min_rtt.max(SHORTEST_RTT);
         let limit = match self.state {
-            State::Search { grown, .. } => (3 * within(bandwidth, min_rtt)).max(self.initial).max(grown),
+            State::Search { grown, .. } => (2 * within(bandwidth, min_rtt)).max(self.initial).max(grown),
             State::Cruise { .. } => within(bandwidth, min_rtt + self.headroom(min_rtt)),
             State::Drain { deep: false, .. } => within(bandwidth, min_rtt) * 7 / 8,
             State::Drain { deep: true, .. } => within(bandwidth, min_rtt) / 2,
@@ -394,7 +425,12 @@ mod tests {
         }
 
         fn round_with(&mut self, bytes: usize, rtt: Duration, flying: usize) {
-            self.now += rtt;
+            self.after(rtt, bytes, rtt, flying);
+        }
+
+        /// All was on its way longer than it took to be acknowledged, or shorter.
+        fn after(&mut self, time: Duration, bytes: usize, rtt: Duration, flying: usize) {
+            self.now += time;
             let (order, next) = (self.order, self.order + 10);
             self.order = next;
             let news = Acknowledged { bytes, round_trip: Some(rtt), order, next, flying };
@@ -427,9 +463,9 @@ mod tests {
     }
 
     #[test]
-    fn searching_takes_three_times_the_path_and_draining_less_than_it() {
+    fn searching_takes_twice_the_path_and_draining_less_than_it() {
         let limit = |state| believing(RATE, ms(10), state).limit();
-        assert_eq!(limit(search(0, 0, 0)), 300_000);
+        assert_eq!(limit(search(0, 0, 0)), 200_000);
         assert_eq!(limit(search(0, 0, 400_000)), 400_000);
         assert_eq!(believing(1_000, ms(10), search(0, 0, 0)).limit(), INITIAL);
         assert_eq!(limit(drain(None, 0, false, false)), 87_500);
@@ -460,7 +496,24 @@ mod tests {
         assert_eq!(path.flight.next, 1, "too short to be a round");
         path.round(1_000, us(1));
         assert_eq!(path.flight.next, 2);
-        assert_eq!(path.flight.bandwidths[..2], [RATE, 2_000_000]);
+        assert_eq!(path.flight.bandwidths[..2], [RATE, 39_216], "2,000 bytes sent within 51 ms");
+    }
+
+    /// The kernel has lost a packet: nothing behind it is read until it has come again, and then everything at once.
+    #[test]
+    fn what_was_held_up_and_comes_at_once_was_not_sent_at_once() {
+        let mut path = Rounds::of(believing(RATE, ms(100), CRUISE));
+        path.round(1_000_000, ms(100));
+        path.after(ms(900), 1_000_000, ms(900), 0);
+        assert_eq!(path.flight.last, 1_111_111, "900 ms");
+        // It was sent 100 ms after that.
+        path.after(ms(2), 1_000_000, ms(802), 0);
+        assert_eq!((path.flight.last, path.flight.bandwidth()), (RATE, RATE));
+        path.flight.on_idle(path.order);
+        path.now += ms(50);
+        path.flight.on_first_sent(path.now, path.order);
+        path.after(ms(40), 800_000, ms(10), 0);
+        assert_eq!(path.flight.last, 2 * RATE, "it began to be sent when the round began");
     }
 
     #[test]
@@ -483,7 +536,7 @@ mod tests {
         assert_eq!(path.flight.state, search(RATE, 0, grown));
         for without_growth in 1..=3 {
             path.round(1_250_000, ms(100));
-            grown += 1_250_000;
+            grown += if without_growth < 3 { 1_250_000 } else { 0 };
             assert_eq!(path.flight.state, search(RATE, without_growth, grown), "a quarter is not enough");
         }
         let mut more = Rounds { flight: Flight { state: search(RATE, 1, 0), ..path.flight }, ..path };
@@ -502,36 +555,71 @@ mod tests {
             path.flight.state = search(RATE, 0, 0);
             path
         };
-        // A queue is half of the shortest round trip and 50 ms.
+        // A queue is an eighth of the shortest round trip and 25 ms.
         let mut path = begun();
-        path.round(2_000_000, ms(200));
-        assert_eq!(path.flight.state, search(RATE, 1, 2_000_000));
-        path.round(2_010_000, ms(201));
+        path.round(1_375_000, us(137_500));
+        assert_eq!(path.flight.state, search(RATE, 1, 1_375_000));
+        path.round(1_375_000, us(137_501));
         assert_eq!(path.flight.state, CRUISE);
         let mut path = begun();
-        path.round(4_000_000, ms(201));
+        path.round(4_000_000, ms(138));
         assert!(matches!(path.flight.state, State::Search { without_growth: 0, .. }), "it brings more");
     }
 
     #[test]
-    fn the_search_grows_with_what_is_acknowledged_within_twice_the_shortest_round_trip() {
-        let grown = |flight: &Flight| match flight.state {
-            State::Search { grown, .. } => grown,
-            state => panic!("{state:?}"),
+    fn what_has_arrived_lately_is_of_a_round_trip_or_an_average() {
+        let mut flight = believing(RATE, ms(100), search(RATE, 0, 0));
+        flight.last = RATE;
+        for (elapsed, delivered, lately) in [
+            (ms(0), 0, 1_000_000),
+            (ms(40), 300_000, 900_000), // and 60 ms of the round before
+            (ms(100), 1_500_000, 1_500_000),
+            (ms(200), 3_000_000, 1_500_000),
+        ] {
+            flight.delivered = delivered;
+            assert_eq!(flight.arrived_lately(flight.began + elapsed, ms(100)), lately, "{elapsed:?}");
+        }
+    }
+
+    #[test]
+    fn the_search_grows_with_what_is_acknowledged_to_twice_what_has_arrived_lately() {
+        let begun = |grown| {
+            let mut path = Rounds::of(Flight { ends: 10, ..believing(0, ms(100), search(0, 0, grown)) });
+            path.now += ms(100);
+            path
         };
-        let mut path = Rounds::new();
-        path.part(1_000, ms(100));
-        assert_eq!((grown(&path.flight), path.flight.limit()), (INITIAL + 1_000, INITIAL + 1_000));
-        path.part(2_000, ms(200));
-        assert_eq!(grown(&path.flight), INITIAL + 3_000);
-        path.part(4_000, ms(201));
-        assert_eq!(grown(&path.flight), INITIAL + 3_000, "that has waited");
-        path.flight.on_idle(path.order);
-        path.part(8_000, ms(100));
-        assert_eq!(grown(&path.flight), INITIAL + 3_000, "nobody needs more");
-        let mut path = Rounds::new();
+        for (grown, then) in [(INITIAL, 4_000), (INITIAL + 8_000, 4_000), (INITIAL + 8_001, 0)] {
+            let mut path = begun(grown);
+            path.part(4_000, ms(100));
+            assert_eq!(path.flight.state, search(0, 0, grown + then));
+            assert_eq!(path.flight.limit(), grown + then);
+        }
+        let mut path = begun(INITIAL);
         path.part(2 << 30, ms(100));
         assert_eq!(path.flight.limit(), 1 << 30);
+    }
+
+    #[test]
+    fn the_search_grows_and_ends_only_if_half_of_the_limit_is_used() {
+        let (half, quiet) = (INITIAL / 2, INITIAL / 2 - 1);
+        for (flying, grown) in [(quiet, INITIAL), (half, INITIAL + 1_000)] {
+            let mut path = Rounds::new();
+            path.flight.on_idle(path.order);
+            path.now += ms(100);
+            let (order, next) = (path.order - 1, path.order);
+            let news = Acknowledged { bytes: 1_000, round_trip: Some(ms(100)), order, next, flying: flying - 1_000 };
+            path.flight.on_acknowledged(path.now, news);
+            assert_eq!(path.flight.state, search(0, 0, grown), "{flying}");
+        }
+        for (flying, state) in [(999_999, search(RATE, 3, 0)), (1_000_000, CRUISE)] {
+            let mut path = Rounds::of(believing(RATE, ms(100), search(RATE, 3, 0)));
+            path.flight.on_idle(path.order);
+            path.round_with(0, ms(100), flying);
+            assert_eq!(path.flight.state, state, "{flying} of 2,000,000");
+        }
+        let mut flight = believing(RATE, ms(100), CRUISE);
+        flight.idle = true;
+        assert!(flight.is_idle(flight.limit), "cruising it is idle with a moment's too little");
     }
 
     #[test]
@@ -656,8 +744,12 @@ mod tests {
         assert_eq!(path.flight.min_rtt_seen, path.now);
         assert_eq!(path.flight.bandwidths, [RATE; ROUNDS], "less was brought because less was sent");
         path.flight.state = drain(None, 0, false, false);
-        path.round(2_100_000, ms(105));
+        path.round(2_400_000, ms(120));
         assert_eq!(path.flight.bandwidth(), 2 * RATE, "but more is more");
+        // What was not sent for a while does not hide that the path is full.
+        path.flight.state = drain(Some(ms(120)), 1, false, false);
+        path.after(ms(100), 2_000_000, ms(20), 0);
+        assert_eq!(path.flight.state, drain(None, 0, false, true));
     }
 
     #[test]
@@ -665,7 +757,7 @@ mod tests {
         let end = |seen, doubted, bandwidth, idle| {
             let mut flight = believing(RATE, ms(100), drain(Some(seen), 2, doubted, false));
             flight.idle = idle;
-            flight.end_drain(flight.began, bandwidth);
+            flight.end_drain(flight.began, bandwidth, bandwidth);
             (flight.state, flight.min_rtt, flight.bandwidth())
         };
         let slow = 5_000_000;
