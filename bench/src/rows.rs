@@ -372,6 +372,8 @@ fn sessions(setup: &Setup) -> io::Result<Vec<Row>> {
 
     let (server, at) = echo_server(setup)?;
     let holding = hold(&["idle", &at, "10000"])?;
+    // Half a minute after the last word the clients have stopped asking whether more will come.
+    thread::sleep(Duration::from_secs(35));
     let cpu = cpu_time(server.id());
     thread::sleep(Duration::from_secs(60));
     let mut idle = Row::new("10,000 idle sessions: the server's CPU", Unit::Cores).wanted(Wanted::AtMost(0.02));

@@ -681,8 +681,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "both ends send keepalives",
         file: ENGINE,
-        right: "self.mux.postpone_keepalive(now);",
-        wrong: "",
+        right: "if self.side == Side::Server && self.peer == PeerKind::Ours {",
+        wrong: "if self.side == Side::Client && self.peer == PeerKind::Ours {",
         test: rule("idle::an_idle_session_wakes_for_keepalives_only"),
     },
     Fault {

@@ -197,7 +197,7 @@ impl Flight {
     fn grow(&mut self, now: Instant, news: &Acknowledged) {
         let State::Search { best, without_growth, grown } = self.state else { return };
         let Some(min_rtt) = self.min_rtt.filter(|_| !self.is_idle(news.flying + news.bytes)) else { return };
-        if grown <= self.initial + 2 * self.arrived_lately(now, min_rtt) {
+        if grown <= self.initial.saturating_add(2 * self.arrived_lately(now, min_rtt)) {
             self.state = State::Search { best, without_growth, grown: (grown + news.bytes).min(MOST) };
             self.update_limit();
         }
@@ -207,7 +207,7 @@ impl Flight {
     fn arrived_lately(&self, now: Instant, min_rtt: Duration) -> usize {
         let elapsed = now.saturating_duration_since(self.began);
         let before = within(self.last, min_rtt.saturating_sub(elapsed));
-        before + within(per_second(self.delivered, elapsed), min_rtt.min(elapsed))
+        (before + within(per_second(self.delivered, elapsed), min_rtt.min(elapsed))).min(MOST)
     }
 
     /// There was too little to send. While the limit grows it is ahead of whoever writes, for moments: a search goes on with half of it.

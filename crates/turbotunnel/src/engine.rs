@@ -217,6 +217,11 @@ impl Engine {
         self.mux.set_keepalive(now, interval);
     }
 
+    /// A question and its answer went both ways, beside KCP: as good as a keepalive and its acknowledgement.
+    pub(crate) fn postpone_keepalive(&mut self, now: Instant) {
+        self.mux.postpone_keepalive(now);
+    }
+
     // Carriers.
 
     /// There is a new carrier. What is unacknowledged goes out again, at once or when the peer's una is known.

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! something is in flight         ask after 1 s without an answer, also when the carrier does not take it
-//! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s
+//! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s (the client only: it is who can
+//!                                dial, and the server hears the question)
 //! nothing of that                ask after half the time to live
 //! asked, no packet at all        dead after max(1 s, 4 srtt)
 //! asked, packets but no answer   dead after max(2.5 s, 4 srtt)

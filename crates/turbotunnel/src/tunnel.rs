@@ -340,6 +340,7 @@ impl Tunnel {
                     return false;
                 }
                 self.learn(now, id, una);
+                self.engine.postpone_keepalive(now);
                 self.send_control(id, Control::Pong { conv: self.conv, nonce, una: self.engine.kcp().rcv_nxt() })
             }
             Control::Pong { nonce, una, .. } => {
@@ -347,6 +348,7 @@ impl Tunnel {
                     return false;
                 }
                 self.path.handle_answered(now, id);
+                self.engine.postpone_keepalive(now);
                 if let Some((_, asked)) = self.ping.take_if(|(asked, _)| *asked == nonce) {
                     self.engine.handle_rtt(now.saturating_duration_since(asked));
                 }
@@ -565,7 +567,8 @@ impl Tunnel {
         let kcp = self.engine.kcp();
         let owed = Owed {
             in_flight: !kcp.all_acknowledged() || kcp.owes_window() || self.engine.waits_for_carrier(now),
-            expecting: self.engine.mux().has_unfinished_reads(),
+            // Whether more will come the client asks, who can dial: the server hears the question.
+            expecting: self.path.is_client() && self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
     }

@@ -28,6 +28,24 @@ fn an_idle_session_wakes_for_keepalives_only() {
     assert!(sim.client().ended().is_none() && sim.server().ended().is_none());
 }
 
+/// When a talk stops the client asks whether more will come, less and less often; the server, who cannot dial, does not. What is asked and answered is
+/// as good as a keepalive, so the first of those goes 25 s after the last question.
+#[test]
+fn a_talk_that_stops_is_asked_about_by_the_client_only() {
+    let mut sim = Sim::new("a_talk_that_stops_is_asked_about_by_the_client_only")
+        .link(Link::new(ms(50)))
+        .traffic(Traffic::turns(1, 100, 100).stays_open());
+    sim.run_for(secs(1));
+    let before = (sim.client_stats(), sim.server_stats());
+    sim.run_for(secs(54));
+    let after = (sim.client_stats(), sim.server_stats());
+    assert_eq!(after.0.probes - before.0.probes, 5, "after 1, 3, 7, 15 and 31 s");
+    assert_eq!(after.1.probes - before.1.probes, 0);
+    assert_eq!(after.0.packets_sent - before.0.packets_sent, 5, "nothing but questions");
+    sim.run_for(secs(4));
+    assert_eq!(sim.client_stats().packets_sent - before.0.packets_sent, 6, "56 s after the talk");
+}
+
 /// A client without keepalives, behind something that forgets quiet connections: the server's go, half as often as the client's would.
 #[test]
 fn a_server_whose_client_says_nothing_keeps_the_session() {
