@@ -7,13 +7,13 @@
 //!
 //! ```text
 //! bandwidth   most bytes a second acknowledged in one of the last 5 rounds      (a round: until all is acknowledged that was on its way;
-//!                     what was sent in a longer time than it was acknowledged in counts with the longer)
+//!                     one shorter than min_rtt counts with the time in which it was sent)
 //! min_rtt     shortest round trip of the last 10 s, but 50 us at least
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
-//! Search      limit = 2 x bandwidth x min_rtt     until bandwidth has not grown by a quarter for 3 rounds, or for one and there is a queue; it begins
-//!                     with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB, and grows by what is acknowledged,
-//!                     to twice what has arrived in the last min_rtt
+//! Search      limit = 2 x bandwidth x min_rtt     or Cruise's if that is more, until bandwidth has not grown by a quarter for 3 rounds, or for one and there is
+//!                     a queue; it begins with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB, and grows by what is acknowledged
+//!                     up to twice what has arrived in the last min_rtt and 64 KiB
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
 //!             half of it as long as the path is full all the same: there still is a queue
@@ -234,9 +234,10 @@ impl Flight {
     }
 
     fn end_round(&mut self, now: Instant, elapsed: Duration, sent: Option<Instant>, news: Acknowledged) {
-        // Acknowledgements that were held up come at once, but what they acknowledge was not sent at once.
-        let sending =
-            sent.zip(self.sent).map_or(Duration::ZERO, |(sent, before)| sent.saturating_duration_since(before));
+        // Shorter than any round trip: acknowledgements were held up and came at once, but what they acknowledge was not sent at once.
+        let bunched = self.min_rtt.is_some_and(|min| elapsed < min);
+        let sending = sent.zip(self.sent).filter(|_| bunched);
+        let sending = sending.map_or(Duration::ZERO, |(sent, before)| sent.saturating_duration_since(before));
         let bandwidth = per_second(self.delivered, elapsed.max(sending));
         self.last = bandwidth;
         let (before, idle) = (self.bandwidth(), self.is_idle(news.flying));
@@ -254,7 +255,7 @@ impl Flight {
                     self.state = State::Cruise { rounds: 0 };
                 } else if more {
                     (*best, *without_growth) = (bandwidth, 0);
-                } else {
+                } else if !self.idle {
                     *without_growth += 1;
                 }
             }
@@ -346,7 +347,9 @@ impl Flight {
         let (bandwidth, Some(min_rtt)) = (self.bandwidth(), self.min_rtt) else { return };
         let min_rtt = min_rtt.max(SHORTEST_RTT);
         let limit = match self.state {
-            State::Search { grown, .. } => (2 * within(bandwidth, min_rtt)).max(self.initial).max(grown),
+            State::Search { grown, .. } => {
+                within(bandwidth, min_rtt + min_rtt.max(self.headroom(min_rtt))).max(self.initial).max(grown)
+            }
             State::Cruise { .. } => within(bandwidth, min_rtt + self.headroom(min_rtt)),
             State::Drain { deep: false, .. } => within(bandwidth, min_rtt) * 7 / 8,
             State::Drain { deep: true, .. } => within(bandwidth, min_rtt) / 2,
@@ -465,7 +468,8 @@ mod tests {
     #[test]
     fn searching_takes_twice_the_path_and_draining_less_than_it() {
         let limit = |state| believing(RATE, ms(10), state).limit();
-        assert_eq!(limit(search(0, 0, 0)), 200_000);
+        assert_eq!(believing(RATE, ms(100), search(0, 0, 0)).limit(), 2_000_000);
+        assert_eq!(limit(search(0, 0, 0)), limit(CRUISE), "never less than then");
         assert_eq!(limit(search(0, 0, 400_000)), 400_000);
         assert_eq!(believing(1_000, ms(10), search(0, 0, 0)).limit(), INITIAL);
         assert_eq!(limit(drain(None, 0, false, false)), 87_500);
@@ -496,7 +500,7 @@ mod tests {
         assert_eq!(path.flight.next, 1, "too short to be a round");
         path.round(1_000, us(1));
         assert_eq!(path.flight.next, 2);
-        assert_eq!(path.flight.bandwidths[..2], [RATE, 39_216], "2,000 bytes sent within 51 ms");
+        assert_eq!(path.flight.bandwidths[..2], [RATE, 2_000_000]);
     }
 
     /// The kernel has lost a packet: nothing behind it is read until it has come again, and then everything at once.

@@ -274,6 +274,29 @@ fn after_a_cut_a_carrier_gets_more_at_once_but_not_too_much() {
     assert!(bulk.queued < ms(2_200), "{:?} in the buffer of a path that has become slow", bulk.queued);
 }
 
+/// Radio links: each round trip is another one, and what is believed of the path must not be eaten up by that.
+#[test]
+fn round_trips_that_vary_leave_most_of_the_rate() {
+    for (rate, delay, most) in
+        [(20.0, ms(15), ms(45)), (20.0, ms(15), ms(90)), (100.0, ms(5), ms(30)), (5.0, ms(50), ms(100))]
+    {
+        let mut bulk = Bulk::new(Path::new(rate, delay));
+        let mut seed = 7_u64;
+        let mut varied = |bulk: &mut Bulk| {
+            let rounds = 300;
+            let shares = (0..rounds).map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                bulk.path.others = most.mul_f64((seed >> 40) as f64 / f64::from(1 << 24));
+                bulk.run(2 * delay + most / 2)
+            });
+            shares.sum::<f64>() / f64::from(rounds)
+        };
+        let (before, share) = (varied(&mut bulk), varied(&mut bulk));
+        println!("{rate} Mbit/s {delay:?}, up to {most:?} more: {before:.3}, then {share:.3}");
+        assert!(share >= 0.85, "{rate} Mbit/s {delay:?}, up to {most:?} more: {share}");
+    }
+}
+
 /// What happens to a path while a transfer runs, how long it may cost, and what is left in the buffer after that.
 #[test]
 fn nothing_makes_it_collapse() {

@@ -420,6 +420,13 @@ impl Mux {
         self.output.nop_due = false;
     }
 
+    /// Below smux both have asked and answered because nothing was said for a while: as good as a keepalive of each. Memory that an idle session does
+    /// not need goes back, as with those.
+    pub fn stand_for_keepalive(&mut self, now: Instant) {
+        self.postpone_keepalive(now);
+        self.trim();
+    }
+
     /// Towards peers that throw away what they have not yet sent when they see a FIN (Go, before 2024 and in some later
     /// versions): holds the FIN of [`Mux::finish`] until the peer has the data before it ([`Mux::start_fin_quiet`]) and
     /// nothing has arrived on the stream for `quiet` after that and then an answer ([`Mux::handle_alive`]), or the

@@ -218,8 +218,8 @@ impl Engine {
     }
 
     /// A question and its answer went both ways, beside KCP: as good as a keepalive and its acknowledgement.
-    pub(crate) fn postpone_keepalive(&mut self, now: Instant) {
-        self.mux.postpone_keepalive(now);
+    pub(crate) fn stand_for_keepalive(&mut self, now: Instant) {
+        self.mux.stand_for_keepalive(now);
     }
 
     // Carriers.

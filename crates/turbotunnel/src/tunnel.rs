@@ -340,15 +340,21 @@ impl Tunnel {
                     return false;
                 }
                 self.learn(now, id, una);
-                self.engine.postpone_keepalive(now);
-                self.send_control(id, Control::Pong { conv: self.conv, nonce, una: self.engine.kcp().rcv_nxt() })
+                let answer = Control::Pong { conv: self.conv, nonce, una: self.engine.kcp().rcv_nxt() };
+                let answered = self.send_control(id, answer);
+                if answered && self.path.current() == Some(id) {
+                    self.engine.stand_for_keepalive(now);
+                }
+                answered
             }
             Control::Pong { nonce, una, .. } => {
                 if self.is_forgotten(now, id, Some(una)) {
                     return false;
                 }
                 self.path.handle_answered(now, id);
-                self.engine.postpone_keepalive(now);
+                if self.path.current() == Some(id) {
+                    self.engine.stand_for_keepalive(now);
+                }
                 if let Some((_, asked)) = self.ping.take_if(|(asked, _)| *asked == nonce) {
                     self.engine.handle_rtt(now.saturating_duration_since(asked));
                 }
