@@ -621,6 +621,15 @@ mod tests {
             path.round_with(0, ms(100), flying);
             assert_eq!(path.flight.state, state, "{flying} of 2,000,000");
         }
+        // Whoever writes half of what he might, and makes no queue, has not shown what the path can do.
+        let mut path = Rounds::of(believing(RATE, ms(100), search(RATE, 0, 0)));
+        for (rtt, searching) in [(100, true), (137, true), (138, false)] {
+            for _ in 0..5 {
+                path.flight.on_idle(path.order);
+                path.round_with(0, ms(rtt), 1_000_000);
+            }
+            assert_eq!(matches!(path.flight.state, State::Search { .. }), searching, "{rtt} ms");
+        }
         let mut flight = believing(RATE, ms(100), CRUISE);
         flight.idle = true;
         assert!(flight.is_idle(flight.limit), "cruising it is idle with a moment's too little");

@@ -272,6 +272,11 @@ fn a_keepalive_of_the_peers_gives_idle_memory_back() {
     assert_eq!(pair.client.memory(), 2 * 8_192);
     pair.client.handle_bytes(pair.now, &frame(Nop, 0, b"")).expect("a keepalive");
     assert_eq!(pair.client.memory(), 0);
+    // The same below smux.
+    pair.client.handle_bytes(pair.now, &frame(Psh, 3, &[7; 10_000])).expect("data");
+    read_all(&mut pair.client, pair.now, StreamId::new(3));
+    pair.client.stand_for_keepalive(pair.now);
+    assert_eq!(pair.client.memory(), 0);
 }
 
 /// Who wants to transmit has something that can go.
