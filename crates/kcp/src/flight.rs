@@ -104,7 +104,7 @@ pub(crate) struct Flight {
     /// When the transmissions below this have arrived.
     ends: u64,
     delivered: u64,
-    /// When what had arrived when it began had been sent.
+    /// When the last of what had arrived at its beginning was sent.
     sent: Option<Instant>,
     shortest: Option<Duration>,
     /// There was too little to send for a while.
@@ -323,6 +323,7 @@ impl Flight {
         self.state = State::Drain { shortest: None, rounds: 0, doubted, deep: false };
     }
 
+    /// `arriving`: what acknowledgements bring while they come, at the path's pace if it is full, whenever that was sent.
     fn end_drain(&mut self, now: Instant, bandwidth: u64, arriving: u64) {
         let State::Drain { shortest: Some(seen), doubted, .. } = self.state else { return };
         if arriving > self.bandwidth() / 16 * 15 && !self.idle {

@@ -4,8 +4,7 @@
 //!
 //! ```text
 //! something is in flight         ask after 1 s without an answer, also when the carrier does not take it
-//! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s (the client only: it is who can
-//!                                dial, and the server hears the question)
+//! inbound data stopped           ask after 1 s, then 2, 4, 8 ... s later while a stream expects more, up to 25 s (only a client)
 //! nothing of that                ask after half the time to live
 //! asked, no packet at all        dead after max(1 s, 4 srtt)
 //! asked, packets but no answer   dead after max(2.5 s, 4 srtt)
@@ -42,7 +41,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Owed {
     /// Something sent is unacknowledged, a question for the window unanswered, or something waits for the carrier to take it.
     pub in_flight: bool,
-    /// A stream is open on which the peer may still send.
+    /// At a client: a stream is open on which the peer may still send. A server, which cannot dial, has no use for the answer.
     pub expecting: bool,
 }
 

@@ -573,7 +573,6 @@ impl Tunnel {
         let kcp = self.engine.kcp();
         let owed = Owed {
             in_flight: !kcp.all_acknowledged() || kcp.owes_window() || self.engine.waits_for_carrier(now),
-            // Whether more will come the client asks, who can dial: the server hears the question.
             expecting: self.path.is_client() && self.engine.mux().has_unfinished_reads(),
         };
         self.path.set_owed(now, owed);
