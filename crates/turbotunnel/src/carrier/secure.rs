@@ -8,7 +8,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -19,6 +19,10 @@ use crate::lifetime::LIFETIME;
 use crate::secure::{
     ANSWER_LIMIT, Initiator, InitiatorRandom, PublicKey, RecordError, Records, Route, StaticKey, Suite,
 };
+use crate::shared::now;
+
+/// A key that was not used for so long is made ready for each use anew: the session says now and then that it lives, and nothing else.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What a client needs to dial: the same for all carriers of a session.
 pub(crate) struct Dialling {
@@ -40,10 +44,12 @@ fn no_valid_answer(what: &'static str) -> io::Error {
 
 /// Sealed packets over a byte stream.
 ///
-/// Memory: the keys, some 1,100 bytes, while idle; while writing up to 64 KiB and one turn's packets, twice.
+/// Memory: the two keys while idle; a kilobyte of what was made of them while less than [`IDLE`] lies between uses; while writing up to 64 KiB and one turn's packets, twice.
 pub(crate) struct SecureCarrier<IO> {
     io: Pin<Box<IO>>,
     records: Records,
+    sealed_at: Instant,
+    opened_at: Instant,
     /// The beginning of a record whose rest has not come yet.
     partial: Vec<u8>,
     packets: PacketBatch,
@@ -54,7 +60,17 @@ pub(crate) struct SecureCarrier<IO> {
 impl<IO> SecureCarrier<IO> {
     /// After the handshake. `unsent` is what of it has still to be written.
     pub(crate) fn new(io: Pin<Box<IO>>, records: Records, unsent: Vec<u8>) -> Self {
-        Self { io, records, partial: Vec::new(), packets: PacketBatch::new(), sealed: unsent, written: 0 }
+        let now = now();
+        Self {
+            io,
+            records,
+            sealed_at: now,
+            opened_at: now,
+            partial: Vec::new(),
+            packets: PacketBatch::new(),
+            sealed: unsent,
+            written: 0,
+        }
     }
 }
 
@@ -89,12 +105,21 @@ fn not_good(error: RecordError) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, error)
 }
 
+/// Used now, and not for a while before.
+fn is_idle(used: &mut Instant) -> bool {
+    let now = now();
+    now.saturating_duration_since(std::mem::replace(used, now)) >= IDLE
+}
+
 impl<IO> SecureCarrier<IO> {
     fn seal(&mut self) -> io::Result<()> {
         if !self.packets.is_empty() {
             self.records.seal(self.packets.as_bytes(), &mut self.sealed).map_err(not_good)?;
             let keep = if self.packets.len() > KEEP { usize::MAX } else { KEEP };
             self.packets.clear(keep);
+            if is_idle(&mut self.sealed_at) {
+                self.records.rest_sealing();
+            }
         }
         Ok(())
     }
@@ -131,6 +156,9 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
             // The good packets first; the next call tells.
             Err(error) if bytes.is_empty() => return Poll::Ready(Err(not_good(error))),
             Ok(()) | Err(_) => {}
+        }
+        if is_idle(&mut self.opened_at) {
+            self.records.rest_opening();
         }
         if self.partial.is_empty() {
             self.partial = Vec::new();
@@ -177,5 +205,68 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
 
     fn is_worn(&self) -> bool {
         self.records.is_worn()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::DuplexStream;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::secure::{HEADER_LEN, Recognised, ResponderRandom};
+
+    /// Both ends, after the handshake.
+    async fn pair() -> [SecureCarrier<DuplexStream>; 2] {
+        let server = StaticKey::from_bytes(&[1; 32]);
+        let route = Mutex::new(Route::ANY);
+        let suite = Suite::AesGcm;
+        let to = Dialling { server: server.public(), own: StaticKey::from_bytes(&[2; 32]), suite, route };
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let mut theirs = Box::pin(theirs);
+        let answering = async {
+            let mut header = [0; HEADER_LEN];
+            theirs.read_exact(&mut header).await.unwrap();
+            let keys = [server.clone()];
+            let recognised = Recognised::new(&keys, &header).unwrap();
+            let mut message = vec![0; suite.message_1_len()];
+            theirs.read_exact(&mut message).await.unwrap();
+            let (mut answer, random) = (Vec::new(), ResponderRandom::generate().unwrap());
+            let responder = recognised.handle_message(&message, Route::ANY, &random, &mut answer).unwrap();
+            theirs.write_all(&answer).await.unwrap();
+            responder
+        };
+        let (client, responder) = tokio::join!(SecureCarrier::dial(ours, &to, SessionId(*b"8 bytes!")), answering);
+        let mut client = client.unwrap();
+        let accepted = responder.handle_message(&client.sealed).unwrap();
+        client.sealed.clear();
+        [client, SecureCarrier::new(theirs, accepted.records, Vec::new())]
+    }
+
+    async fn carry(from: &mut SecureCarrier<DuplexStream>, to: &mut SecureCarrier<DuplexStream>, packet: &[u8]) {
+        from.buffer().push(packet);
+        poll_fn(|cx| from.poll_flush(cx)).await.unwrap();
+        let mut batch = PacketBatch::new();
+        poll_fn(|cx| to.poll_recv(cx, &mut batch)).await.unwrap();
+        assert_eq!(batch.packets().collect::<Vec<_>>(), [packet]);
+    }
+
+    /// A talk keeps its keys ready, each for itself; a session that only says that it lives keeps none.
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_ready_while_they_are_used() {
+        let [mut client, mut server] = pair().await;
+        for _ in 0..3 {
+            advance(IDLE / 2).await;
+            carry(&mut client, &mut server, b"a question").await;
+            assert_eq!((client.records.keys_ready(), server.records.keys_ready()), ([true, false], [false, true]));
+        }
+        advance(IDLE * 2).await;
+        carry(&mut client, &mut server, b"I live").await;
+        carry(&mut server, &mut client, b"so do I").await;
+        assert_eq!((client.records.keys_ready(), server.records.keys_ready()), ([false; 2], [false; 2]));
+        carry(&mut server, &mut client, b"and have much to say").await;
+        assert_eq!((client.records.keys_ready(), server.records.keys_ready()), ([false, true], [true, false]));
     }
 }

@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::ops::RangeFrom;
 
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroizing;
 
 use super::keys::KEY_LEN;
 
@@ -101,6 +102,36 @@ impl fmt::Debug for Aead {
     /// Never the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Aead").field(&self.kind).finish()
+    }
+}
+
+/// A key that lies idle for most of its life: 32 bytes then, and an [`Aead`] from its first use after a rest on.
+pub(super) struct Key {
+    kind: Kind,
+    /// In a box, so that moving it leaves no copies.
+    secret: Box<Zeroizing<[u8; KEY_LEN]>>,
+    ready: Option<Aead>,
+}
+
+impl Key {
+    pub(super) fn new(kind: Kind, secret: &[u8; KEY_LEN]) -> Self {
+        Self { kind, secret: Box::new(Zeroizing::new(*secret)), ready: None }
+    }
+
+    /// To seal and open with.
+    #[inline]
+    pub(super) fn ready(&mut self) -> &Aead {
+        self.ready.get_or_insert_with(|| Aead::new(self.kind, &self.secret))
+    }
+
+    /// Gives back all but the key itself.
+    pub(super) fn rest(&mut self) {
+        self.ready = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
     }
 }
 

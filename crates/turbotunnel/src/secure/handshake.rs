@@ -24,7 +24,7 @@ use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
-use super::aead::{Aead, Kind, TAG_LEN};
+use super::aead::{Key, Kind, TAG_LEN};
 use super::keys::{KEY_LEN, PublicKey, StaticKey};
 use super::primitives::Primitives;
 use super::record::Records;
@@ -459,10 +459,10 @@ fn write(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -> Resul
 /// # Panics
 ///
 /// Before the end of the handshake: a mistake of ours, with keys that would be worth nothing.
-fn split(noise: &mut HandshakeState, suite: Suite) -> [Aead; 2] {
+fn split(noise: &mut HandshakeState, suite: Suite) -> [Key; 2] {
     assert!(noise.is_handshake_finished(), "both messages and the psk are in");
     let (initiator, responder) = noise.dangerously_get_raw_split();
-    [Zeroizing::new(initiator), Zeroizing::new(responder)].map(|key| Aead::new(suite.cipher(), &key))
+    [Zeroizing::new(initiator), Zeroizing::new(responder)].map(|key| Key::new(suite.cipher(), &key))
 }
 
 fn prologue(suite: Suite, route: [u8; ROUTE_LEN], mark: [u8; MARK_LEN]) -> Vec<u8> {

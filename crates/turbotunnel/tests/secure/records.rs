@@ -44,6 +44,27 @@ fn packets_come_out_as_they_went_in_both_ways() {
     }
 }
 
+/// The number of a record is counted on; only what was made of a key is made anew.
+#[test]
+fn keys_that_rest_go_on_where_they_were() {
+    for suite in Suite::ALL {
+        let [mut client, mut server] = <[_; 2]>::from(pair(suite));
+        let (mut resting, mut awake) = (Vec::new(), Vec::new());
+        for packet in [&b"one"[..], b"two", b"three"] {
+            client.rest_sealing();
+            server.rest_opening();
+            let sealed = resting.len();
+            client.seal(&batch(&[packet]), &mut resting).unwrap();
+            let mut opened = Vec::new();
+            server.open(&resting[sealed..], &mut opened).unwrap();
+            assert_eq!(opened, batch(&[packet]));
+        }
+        let (mut client, _) = pair(suite);
+        [&b"one"[..], b"two", b"three"].iter().for_each(|packet| client.seal(&batch(&[packet]), &mut awake).unwrap());
+        assert_eq!(resting, awake);
+    }
+}
+
 /// More than a record takes goes into several, cut between packets; and a connection may cut them anywhere.
 #[test]
 fn bulk_goes_into_few_records_and_any_split_gives_the_same_packets() {
