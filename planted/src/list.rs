@@ -46,6 +46,7 @@ const OUTPUT: &str = "crates/smux/src/output.rs";
 const MUX: &str = "crates/smux/src/mux.rs";
 const ENGINE: &str = "crates/turbotunnel/src/engine.rs";
 const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
+const TUNNEL_END: &str = "crates/turbotunnel/src/tunnel/end.rs";
 const BOUNDS: &str = "crates/turbotunnel/src/tunnel/bounds.rs";
 const FLIGHT: &str = "crates/kcp/src/flight.rs";
 const BUDGET: &str = "crates/turbotunnel/src/budget.rs";
@@ -525,7 +526,7 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "close does not wait",
-        file: TUNNEL,
+        file: TUNNEL_END,
         right: "self.engine.mux().is_quiet() && self.engine.kcp().una().distance_from(closing.end) >= 0",
         wrong: "self.engine.mux().is_quiet() || self.engine.kcp().una().distance_from(closing.end) >= 0",
         test: rule("ending::close_waits_until_the_peer_has_everything"),

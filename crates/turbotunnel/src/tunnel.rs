@@ -7,6 +7,7 @@
 //! The promises of its verbs are in the crate's documentation ([`crate`]).
 
 mod bounds;
+mod end;
 mod told;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ pub use crate::path::{Action, CarrierId};
 use crate::path::{Change, Path, pop_rare};
 use crate::silence::Owed;
 
+use self::end::Closing;
 pub use self::told::{Event, Stats, StreamFailure};
 
 /// Control packets waiting for one carrier; a peer that asks faster than its carrier takes the answers gets no more.
@@ -40,19 +42,6 @@ const OPEN_RATE: u32 = 1_000;
 const OPEN_BURST: u32 = 4_000;
 
 const NO_TOKEN: Token = [0; 8];
-
-#[derive(Debug)]
-struct Closing {
-    /// [`Engine::said`], when last looked at.
-    said: u64,
-    /// Where the segments with all that end; what follows is about the carrier or the other direction.
-    end: Sn,
-    una: Sn,
-    /// How long nothing was said or acknowledged although a carrier was up that could be trusted, until `running`.
-    stuck: Duration,
-    /// Since when that is so again.
-    running: Option<Instant>,
-}
 
 /// One end of a session. See the [module](self).
 pub struct Tunnel {
@@ -550,11 +539,6 @@ impl Tunnel {
         [self.path.poll_timeout(), self.engine.poll_timeout()].into_iter().chain(limits).flatten().min()
     }
 
-    fn close_deadline(&self) -> Option<Instant> {
-        let closing = self.closing.as_ref()?;
-        Some(closing.running? + self.config.close_limit.saturating_sub(closing.stuck))
-    }
-
     /// Draws the consequences of what happened: for the engine, for the next dial, for a session that waits for its end.
     fn advance(&mut self, now: Instant) {
         while self.ended.is_none() {
@@ -657,95 +641,6 @@ impl Tunnel {
         }
     }
 
-    // The end.
-
-    /// Ends the session once the peer has acknowledged everything written. Streams that were not finished are finished; what the peer
-    /// still sends is not waited for.
-    pub fn close(&mut self, now: Instant) {
-        if self.closing.is_none() && self.ended.is_none() {
-            self.engine.finish_all(now);
-            let (una, end) = (self.engine.kcp().una(), self.engine.kcp().end());
-            self.closing = Some(Closing { said: self.engine.said(), end, una, stuck: Duration::ZERO, running: None });
-            self.advance(now);
-        }
-    }
-
-    /// Watches whether a closing session comes nearer to its end. Keepalives and window updates do not bring it nearer, and a new carrier alone
-    /// does not either.
-    fn note_closing(&mut self, now: Instant) {
-        let runs = self.path.current().is_some() && !self.path.is_in_doubt();
-        let (said, una, end) = (self.engine.said(), self.engine.kcp().una(), self.engine.kcp().end());
-        let Some(closing) = &mut self.closing else { return };
-        let acknowledged = closing.una != una && closing.una.distance_from(closing.end) < 0;
-        if closing.said != said {
-            *closing = Closing { said, end, una, stuck: Duration::ZERO, running: None };
-        } else if acknowledged {
-            *closing = Closing { una, stuck: Duration::ZERO, running: None, ..*closing };
-        }
-        if runs {
-            closing.running.get_or_insert(now);
-        } else if let Some(since) = closing.running.take() {
-            closing.stuck += now.saturating_duration_since(since);
-        }
-    }
-
-    /// True if that ended the session.
-    fn finish_closing(&mut self, now: Instant) -> bool {
-        self.note_closing(now);
-        let Some(closing) = &self.closing else { return false };
-        let done = self.engine.mux().is_quiet() && self.engine.kcp().una().distance_from(closing.end) >= 0;
-        // With nobody there yet and nothing to say there is nothing to wait for.
-        let pointless = !self.heard && self.engine.mux().stats().streams_opened == 0;
-        if !done && !pointless {
-            return false;
-        }
-        self.say_bye(ByeReason::Done);
-        self.end(now, SessionError::Closed);
-        true
-    }
-
-    /// Ends the session at once with [`SessionError::Aborted`]: nothing more is sent but a BYE. For a program that goes away: what has arrived and
-    /// found no room yet ([`Config::max_buffered`]) may stay unread.
-    pub fn abort(&mut self) {
-        if self.ended.is_none() {
-            self.say_bye(ByeReason::Shutdown);
-            self.end_at_once(SessionError::Aborted);
-        }
-    }
-
-    /// Server: the session's client is not admitted any more. The session is over at once; the client is told so.
-    pub fn expel(&mut self) {
-        if self.ended.is_none() {
-            self.say_bye(ByeReason::NotAdmitted);
-            self.end_at_once(SessionError::NotAdmitted);
-        }
-    }
-
-    /// The peer broke the protocol: nothing more can be understood.
-    fn fail(&mut self, now: Instant, error: SessionError) {
-        if self.ended.is_none() {
-            self.say_bye(ByeReason::Protocol);
-            self.end(now, error);
-        }
-    }
-
-    fn end(&mut self, now: Instant, error: SessionError) {
-        self.engine.take_in_rest(now);
-        self.end_at_once(error);
-    }
-
-    fn end_at_once(&mut self, error: SessionError) {
-        self.path.stop();
-        self.ended = Some(error.clone());
-        self.events.push_back(Event::Ended(error));
-    }
-
-    /// Why the session is over, if it is. What has arrived can still be read.
-    #[must_use]
-    pub fn ended(&self) -> Option<&SessionError> {
-        self.ended.as_ref()
-    }
-
     // Streams.
 
     /// Opens a stream. The peer hears of it with its first data, or at the next packet.
@@ -835,10 +730,6 @@ impl Tunnel {
             self.fail(now, error);
         }
         self.advance(now);
-    }
-
-    fn alive(&self) -> Result<(), SessionError> {
-        self.ended.clone().map_or(Ok(()), Err)
     }
 
     // What is to be told.
