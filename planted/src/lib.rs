@@ -6,6 +6,7 @@
 //! test still exists, so that no change of the source lets one rot.
 
 mod list;
+mod places;
 
 pub use list::FAULTS;
 
@@ -89,7 +90,9 @@ mod tests {
             let (module, function) = test.name.rsplit_once("::").unwrap_or(("main", test.name));
             if test.target == "lib" {
                 let file = module.trim_end_matches("::tests").replace("::", "/");
-                let text = fs::read_to_string(folder(test.package).join(format!("src/{file}.rs"))).unwrap_or_default();
+                let read = |file: &str| fs::read_to_string(folder(test.package).join("src").join(file));
+                let inside = read(&format!("{file}.rs")).unwrap_or_default();
+                let text = inside + &read(&format!("{file}/tests.rs")).unwrap_or_default();
                 assert!(text.contains(&format!("fn {function}(")), "\"{name}\": no test {}", test.name);
                 continue;
             }

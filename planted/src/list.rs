@@ -1,73 +1,7 @@
 //! The mistakes.
 
-use crate::{Fault, Test};
-
-const fn of(package: &'static str, target: &'static str, name: &'static str) -> Test {
-    Test { package, target, name }
-}
-
-const fn kcp(name: &'static str) -> Test {
-    of("turbotunnel-kcp", "stories", name)
-}
-
-const fn smux(name: &'static str) -> Test {
-    of("turbotunnel-smux", "stories", name)
-}
-
-const fn refusal(name: &'static str) -> Test {
-    of("turbotunnel-smux", "refusals", name)
-}
-
-const fn rule(name: &'static str) -> Test {
-    of("turbotunnel-sim", "rules", name)
-}
-
-const fn tokio_half(target: &'static str, name: &'static str) -> Test {
-    of("turbotunnel", target, name)
-}
-
-const fn unit(name: &'static str) -> Test {
-    of("turbotunnel", "lib", name)
-}
-
-const fn program(target: &'static str, name: &'static str) -> Test {
-    of("turbotunnel-cli", target, name)
-}
-
-const SEND: &str = "crates/kcp/src/send.rs";
-const ACKS: &str = "crates/kcp/src/send/acks.rs";
-const RECV: &str = "crates/kcp/src/recv.rs";
-const KCP: &str = "crates/kcp/src/engine.rs";
-const POOL: &str = "crates/kcp/src/pool.rs";
-const SN: &str = "crates/kcp/src/sn.rs";
-const STREAM: &str = "crates/smux/src/stream.rs";
-const INPUT: &str = "crates/smux/src/input.rs";
-const OUTPUT: &str = "crates/smux/src/output.rs";
-const MUX: &str = "crates/smux/src/mux.rs";
-const ENGINE: &str = "crates/turbotunnel/src/engine.rs";
-const TUNNEL: &str = "crates/turbotunnel/src/tunnel.rs";
-const TUNNEL_END: &str = "crates/turbotunnel/src/tunnel/end.rs";
-const BOUNDS: &str = "crates/turbotunnel/src/tunnel/bounds.rs";
-const FLIGHT: &str = "crates/kcp/src/flight.rs";
-const BUDGET: &str = "crates/turbotunnel/src/budget.rs";
-const PATH: &str = "crates/turbotunnel/src/path.rs";
-const BACKOFF: &str = "crates/turbotunnel/src/backoff.rs";
-const LISTENER: &str = "crates/turbotunnel/src/listener.rs";
-const RECEPTION: &str = "crates/turbotunnel/src/listener/reception.rs";
-const GATE: &str = "crates/turbotunnel/src/listener/gate.rs";
-const HANDSHAKE: &str = "crates/turbotunnel/src/secure/handshake.rs";
-const RECORD: &str = "crates/turbotunnel/src/secure/record.rs";
-const LIFETIME: &str = "crates/turbotunnel/src/lifetime.rs";
-const PRIMITIVES: &str = "crates/turbotunnel/src/secure/primitives.rs";
-const ADMISSION: &str = "crates/turbotunnel/src/listener/admission.rs";
-const SHARED: &str = "crates/turbotunnel/src/shared.rs";
-const DRIVER: &str = "crates/turbotunnel/src/driver.rs";
-const CARRIER: &str = "crates/turbotunnel/src/carrier/stream.rs";
-const QUEUE: &str = "crates/turbotunnel/src/carrier/queue.rs";
-const ENCAPSULATION: &str = "crates/turbotunnel/src/encapsulation.rs";
-const SESSION_MAP: &str = "crates/turbotunnel/src/session_map.rs";
-const STREAM_HANDLE: &str = "crates/turbotunnel/src/stream.rs";
-const ECHO_CLIENT: &str = "crates/turbotunnel-cli/src/commands/echo_client.rs";
+use crate::Fault;
+use crate::places::*;
 
 /// All of them.
 pub const FAULTS: &[Fault] = &[
@@ -395,8 +329,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "count a flight's rounds in numbers",
         file: SEND,
-        right: "self.flight = self.flight.resumed(now, self.next_order());",
-        wrong: "self.flight = self.flight.resumed(now, self.next_order() + self.numbered as u64);",
+        right: "self.flight = self.flight.resumed(now, self.next_order(), same_path);",
+        wrong: "self.flight = self.flight.resumed(now, self.next_order() + self.numbered as u64, same_path);",
         test: rule("carriers::a_cut_every_second_leaves_two_thirds_of_the_rate"),
     },
     Fault {
@@ -423,8 +357,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a connection alone forgets the backoff",
         file: PATH,
-        right: "            self.take_over(now, id);\n        }\n    }\n\n    /// Client: the dial failed.",
-        wrong: "            self.take_over(now, id);\n            self.backoff.progress();\n        }\n    }\n\n    /// Client: the dial failed.",
+        right: "            self.take_over(now, id);\n        }\n    }\n\n    fn greet(",
+        wrong: "            self.take_over(now, id);\n            self.backoff.progress();\n        }\n    }\n\n    fn greet(",
         test: rule("dialling::backoff_is_forgotten_only_by_progress"),
     },
     Fault {
@@ -456,8 +390,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a silent carrier is not replaced",
         file: PATH,
-        right: "Verdict::Dead if !self.is_dialing() => self.schedule_dial(now),",
-        wrong: "Verdict::Dead if !self.is_dialing() => {}",
+        right: "                        if !self.is_dialing() {\n                            self.schedule_dial(now);",
+        wrong: "                        if self.is_dialing() {\n                            self.schedule_dial(now);",
         test: rule("silence::silence_is_noticed_within_four_seconds"),
     },
     Fault {
@@ -788,8 +722,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "each carrier begins as if nothing was known",
         file: FLIGHT,
-        right: "let begin = (self.limit / RESUMED_SHARE).clamp(",
-        wrong: "let begin = (self.limit / usize::MAX).clamp(",
+        right: "(self.limit / RESUMED_SHARE).clamp(",
+        wrong: "(self.limit / usize::MAX).clamp(",
         test: of("turbotunnel-kcp", "flight", "after_a_cut_a_carrier_gets_more_at_once_but_not_too_much"),
     },
     // The program.
@@ -891,5 +825,48 @@ pub const FAULTS: &[Fault] = &[
         right: "if shared.iter().all(|byte| *byte == 0) {",
         wrong: "if shared.is_empty() {",
         test: unit("secure::primitives::tests::x25519_agrees_with_the_standard_and_refuses_points_of_small_order"),
+    },
+    // A spare.
+    Fault {
+        name: "a spare that is dead keeps the dial away",
+        file: PATH,
+        right: "(self.doubted, self.next_dial) = (Some(id), Some(now + patience));",
+        wrong: "(self.doubted, self.next_dial) = (Some(id), Some(now + patience).filter(|_| false));",
+        test: unit("path::tests::a_spare_that_is_not_heard_does_not_stand_in_the_way_of_a_dial"),
+    },
+    Fault {
+        name: "the server uses a spare at once",
+        file: PATH,
+        right: "        if spare {\n            carrier.state",
+        wrong: "        if spare && carrier.progress {\n            carrier.state",
+        test: rule("spare::a_spare_is_not_used_before_it_takes_over"),
+    },
+    Fault {
+        name: "any three ages are equal",
+        file: SPARE,
+        right: "(most - least <= most / 4)",
+        wrong: "(most - least <= most)",
+        test: unit("path::spare::tests::where_carriers_end_equally_old_the_spare_is_younger"),
+    },
+    Fault {
+        name: "a spare that took over is no known path",
+        file: PATH,
+        right: "let was_spare = carrier.state == State::Spare;",
+        wrong: "let was_spare = carrier.state == State::Dialing;",
+        test: rule("spare::connections_that_live_for_a_second_leave_more_with_a_spare"),
+    },
+    Fault {
+        name: "keys never rest",
+        file: SECURE_CARRIER,
+        right: ">= IDLE",
+        wrong: "> Duration::MAX",
+        test: unit("carrier::secure::tests::keys_are_ready_while_they_are_used"),
+    },
+    Fault {
+        name: "the server asks whether more comes, too",
+        file: TUNNEL,
+        right: "expecting: self.path.is_client() && self.engine",
+        wrong: "expecting: self.engine",
+        test: rule("idle::a_talk_that_stops_is_asked_about_by_the_client_only"),
     },
 ];

@@ -371,10 +371,20 @@ impl Kcp {
     /// A new carrier begins: all that is unacknowledged is due again, in order; backoff and congestion window start anew,
     /// the estimate of the round trip stays. May be called without `suspend`.
     pub fn resume(&mut self, now: Instant, how: Resume) {
+        self.resume_on(now, how, false);
+    }
+
+    /// As [`Kcp::resume`], for a carrier over the very path of the last one: one that was kept beside it. What may be on its way at once begins with three quarters of what it was there,
+    /// and not with what a path may bear that nobody knows.
+    pub fn resume_on_same_path(&mut self, now: Instant, how: Resume) {
+        self.resume_on(now, how, true);
+    }
+
+    fn resume_on(&mut self, now: Instant, how: Resume, same_path: bool) {
         self.advance(now);
         self.suspended = false;
         self.wins_owed = false;
-        let in_flight = self.sender.resume(self.now);
+        let in_flight = self.sender.resume(self.now, same_path);
         self.learning = in_flight && how != Resume::Now;
         self.first_may_go = self.learning && how == Resume::AfterFirst;
         self.receiver.resume();

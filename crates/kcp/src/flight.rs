@@ -12,7 +12,8 @@
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
 //! Search      limit = 2 x bandwidth x min_rtt     or Cruise's if that is more, until bandwidth has not grown by a quarter for 3 rounds, or for one and there is
-//!                     a queue; it begins with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB, and grows by what is acknowledged
+//!                     a queue; it begins with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB (three quarters of it where
+//!                     the path is known to be the same), and grows by what is acknowledged
 //!                     up to twice what has arrived in the last min_rtt and 64 KiB
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
@@ -137,8 +138,13 @@ impl Flight {
     }
 
     /// For the next path of the same session: most of the time it is much like the last, so a share of what was on its way there begins.
-    pub(crate) fn resumed(&self, now: Instant, next: u64) -> Self {
-        let begin = (self.limit / RESUMED_SHARE).clamp(self.initial, self.initial.saturating_mul(MOST_RESUMED));
+    /// `same_path`: it is the last one's for certain, so it bears as much; a quarter less, because all of that goes at once, and nothing was acknowledged yet that would set the pace.
+    pub(crate) fn resumed(&self, now: Instant, next: u64, same_path: bool) -> Self {
+        let begin = if same_path {
+            (self.limit / 4 * 3).max(self.initial)
+        } else {
+            (self.limit / RESUMED_SHARE).clamp(self.initial, self.initial.saturating_mul(MOST_RESUMED))
+        };
         let mut flight = Self::new(now, next, self.initial);
         flight.state = State::Search { best: 0, without_growth: 0, grown: begin };
         flight.limit = begin.max(LEAST);
@@ -483,10 +489,15 @@ mod tests {
         for (before, begin) in [(100_000, INITIAL), (800_000, 100_000), (1 << 30, 4 * INITIAL)] {
             let mut flight = believing(RATE, ms(10), CRUISE);
             flight.limit = before;
-            let resumed = flight.resumed(now, 7);
+            let resumed = flight.resumed(now, 7, false);
             assert_eq!((resumed.limit(), resumed.state, resumed.ends), (begin, search(0, 0, begin), 7));
         }
-        assert_eq!(Flight::new(now, 0, 1).resumed(now, 0).limit(), LEAST);
+        for (before, begin) in [(1_000, INITIAL), (800_000, 600_000), (1 << 30, 3 << 28)] {
+            let mut flight = believing(RATE, ms(10), CRUISE);
+            flight.limit = before;
+            assert_eq!(flight.resumed(now, 7, true).limit(), begin, "the same path");
+        }
+        assert_eq!(Flight::new(now, 0, 1).resumed(now, 0, false).limit(), LEAST);
     }
 
     #[test]

@@ -634,7 +634,7 @@ impl Sender {
     // Carriers.
 
     /// The carrier is gone and with it all that was on its way. `false`: nothing was.
-    pub(crate) fn resume(&mut self, now: Instant) -> bool {
+    pub(crate) fn resume(&mut self, now: Instant, same_path: bool) -> bool {
         self.log_base += self.log.len() as u64;
         self.log.clear();
         self.lost_queue.clear();
@@ -645,7 +645,7 @@ impl Sender {
             }
         }
         self.congestion = Congestion::new();
-        self.flight = self.flight.resumed(now, self.next_order());
+        self.flight = self.flight.resumed(now, self.next_order(), same_path);
         self.recovered = self.log_base;
         self.probe_goes = false;
         self.backoff = 0;

@@ -100,14 +100,14 @@ impl Code for Wear {
 
 impl Code for Settings {
     fn code(&self) -> String {
-        let Self { window, send_buffer, first_unsent, max_buffered, time_to_live, counters } = *self;
+        let Self { window, send_buffer, first_unsent, max_buffered, time_to_live, spare, counters } = *self;
         let turbotunnel::Counters { sn, ts_ms, stream_bytes, streams } = counters;
         let counters = format!(
             "turbotunnel::Counters {{ sn: {sn}, ts_ms: {ts_ms}, stream_bytes: {stream_bytes}, streams: {streams} }}"
         );
         format!(
             "Settings {{ window: {window}, send_buffer: {send_buffer}, first_unsent: {first_unsent}, max_buffered: {max_buffered}, \
-             time_to_live: {}, counters: {counters} }}",
+             time_to_live: {}, spare: {spare}, counters: {counters} }}",
             time_to_live.code()
         )
     }

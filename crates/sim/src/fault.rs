@@ -157,6 +157,10 @@ impl Counts {
         *self.0.entry(kind).or_default() += 1;
     }
 
+    pub(crate) fn note_times(&mut self, kind: &'static str, times: u64) {
+        *self.0.entry(kind).or_default() += times;
+    }
+
     /// How often `kind` happened.
     #[must_use]
     pub fn of(&self, kind: &str) -> u64 {

@@ -88,6 +88,7 @@ impl Search<'_> {
         self.change(|script| script.settings.send_buffer = defaults.send_buffer);
         self.change(|script| script.settings.first_unsent = defaults.first_unsent);
         self.change(|script| script.settings.max_buffered = defaults.max_buffered);
+        self.change(|script| script.settings.spare = defaults.spare);
         self.change(|script| script.settings.time_to_live = defaults.time_to_live);
         self.change(|script| script.link = Link::new(Duration::from_millis(10)));
         self.change(|script| script.link = Link { rate: script.link.rate, ..Link::new(script.link.delay) });

@@ -371,6 +371,9 @@ pub struct ClientArgs {
     /// How long a connection may be silent, though something is owed, before another takes its place (at least four round trips)
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = positive_time)]
     pub stall: Duration,
+    /// Keep a second connection to the server ready, which takes over at once when the one in use is cut
+    #[arg(long)]
+    pub spare: bool,
     /// Give up after so long without contact; "never" is until the server has forgotten the session, and then a new one begins
     #[arg(long, value_name = "TIME|never", default_value = "never", value_parser = time_or_never)]
     pub give_up: Setting,

@@ -807,3 +807,31 @@ fn machines_read_the_log() {
     assert_eq!(lost["session"], up["session"], "{lost}");
     assert!(lost["reason"].as_str().is_some_and(|reason| reason.contains("does not know")), "{lost}");
 }
+
+/// Connections are cut after 60 kB; the spare has carried next to nothing by then, and goes on.
+#[test]
+fn a_spare_takes_over_from_a_connection_that_is_cut() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let plan = Plan { bytes: Some(60_000), ..Plan::default() };
+    let cutter = runtime.block_on(Lilbastard::bind("127.0.0.1:0", server.address(), plan)).unwrap();
+    let link = server.link_at(&cutter.local_addr().to_string());
+    let client = Running::start(&format!("-v client {link} --spare -L 0"));
+    let until = |wanted: &str| loop {
+        let line = client.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line {wanted:?}"));
+        assert!(!line.contains("cannot reach"), "{line}");
+        if line.contains(wanted) {
+            return line;
+        }
+    };
+    let forwarding = until("forwarding 127.0.0.1:");
+    until("carrier 2 is ready, a spare");
+    let at = forwarding.split(' ').nth(2).unwrap().to_owned();
+    let back = thread::spawn(move || there_and_back(connect(&at), &pattern(40_000)));
+    let line = until("carrier 1 lost");
+    assert!(!line.contains("redialing"), "{line}");
+    until("carrier 2 up, resumed after");
+    assert!(back.join().unwrap() == pattern(40_000));
+    until("is ready, a spare");
+}

@@ -24,6 +24,8 @@ pub struct Hello {
     pub version: u8,
     /// "I have heard from you before": a server that does not know the session then says [`Control::Unknown`].
     pub heard: bool,
+    /// Client: this carrier is a spare, to be kept and not to be used until a HELLO on it says otherwise. Server: "I keep spares".
+    pub spare: bool,
     /// The KCP conversation of the session.
     pub conv: u32,
     /// Client: number of this carrier, rising. Server: the number it answers.
@@ -169,13 +171,16 @@ const NOT_ADMITTED: u8 = 7;
 const HELD: u8 = 8;
 
 const FLAG_HEARD: u8 = 1;
+const FLAG_SPARE: u8 = 2;
 
 impl Control {
     /// The packet, at most 23 bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Hello(hello) => {
-                out.extend_from_slice(&[HELLO, hello.version, if hello.heard { FLAG_HEARD } else { 0 }]);
+                let heard = if hello.heard { FLAG_HEARD } else { 0 };
+                let spare = if hello.spare { FLAG_SPARE } else { 0 };
+                out.extend_from_slice(&[HELLO, hello.version, heard | spare]);
                 out.extend_from_slice(&hello.conv.to_le_bytes());
                 out.extend_from_slice(&hello.carrier.to_le_bytes());
                 out.extend_from_slice(&hello.una.value().to_le_bytes());
@@ -243,6 +248,7 @@ impl Control {
                 Self::Hello(Hello {
                     version,
                     heard: flags & FLAG_HEARD != 0,
+                    spare: flags & FLAG_SPARE != 0,
                     conv: fields.u32()?,
                     carrier: fields.u32()?,
                     una: Sn::new(fields.u32()?),
@@ -344,9 +350,22 @@ mod tests {
         match name {
             "hello first" => {
                 let token = [0; 8];
-                Control::Hello(Hello { version: 1, heard: false, conv, carrier: 1, una: Sn::new(0), token })
+                Control::Hello(Hello {
+                    version: 1,
+                    heard: false,
+                    spare: false,
+                    conv,
+                    carrier: 1,
+                    una: Sn::new(0),
+                    token,
+                })
             }
-            "hello again" => Control::Hello(Hello { version: 1, heard: true, conv, carrier: 2, una, token }),
+            "hello again" => {
+                Control::Hello(Hello { version: 1, heard: true, spare: false, conv, carrier: 2, una, token })
+            }
+            "hello spare" => {
+                Control::Hello(Hello { version: 1, heard: true, spare: true, conv, carrier: 3, una, token })
+            }
             "settings" => {
                 Control::Settings(Settings { conv, time_to_live_s: 120, stream_window: 1 << 20, max_packet: 1500 })
             }
@@ -363,7 +382,7 @@ mod tests {
     #[test]
     fn the_documented_vectors_are_what_we_send_and_understand() {
         let vectors = documented();
-        assert_eq!(vectors.len(), 9);
+        assert_eq!(vectors.len(), 10);
         for (name, bytes) in vectors {
             let mut sent = Vec::new();
             meaning(&name).encode(&mut sent);

@@ -393,6 +393,7 @@ impl Driver {
                     let error = error.unwrap_or_else(|| "no answer".to_owned());
                     Event::DialFailed { number: id.0, error, next_in, unanswered }
                 }
+                tunnel::Event::SpareReady { id } => Event::SpareReady { number: id.0, addr: addr(id) },
                 tunnel::Event::Held { id, limit } => Event::Held { number: id.0, limit },
                 tunnel::Event::Ended(_) => match self.shared.lock().ended() {
                     Some(error) => Event::SessionEnded(error),

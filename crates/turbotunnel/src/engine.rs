@@ -225,9 +225,13 @@ impl Engine {
     // Carriers.
 
     /// There is a new carrier. What is unacknowledged goes out again, at once or when the peer's una is known.
-    pub(crate) fn resume(&mut self, now: Instant, how: Resume) {
+    pub(crate) fn resume(&mut self, now: Instant, how: Resume, same_path: bool) {
         self.attached = true;
-        self.kcp.resume(now, how);
+        if same_path {
+            self.kcp.resume_on_same_path(now, how);
+        } else {
+            self.kcp.resume(now, how);
+        }
         let gap = self.out_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.mux.resume_fin_quiet(now, gap);
         self.update_keepalive(now);

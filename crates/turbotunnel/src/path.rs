@@ -10,15 +10,20 @@
 //! * The client dials whenever there is no carrier, or the one there is silent ([`crate::silence`]), after the pause of
 //!   [`crate::backoff`]. Progress, and only progress, forgets the pause. A dial without an answer gets another beside it; the first to
 //!   answer wins.
+//! * A client that keeps a spare ([`spare`]) goes over to it at once, and dials all the same if it is not heard on that within two round trips: what has ended the one may
+//!   have ended the other.
 //! * The server never dials. A newcomer takes over with a HELLO of a higher number, or, if the peer sends no HELLOs, with its first
-//!   valid packet, or at once if there is no other.
+//!   valid packet, or at once if there is no other. A HELLO that says so keeps it as a spare instead.
 //! * Nothing here gives a session up but its time to live.
+
+mod spare;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use kcp::Sn;
 
+use self::spare::Spares;
 use crate::backoff::Backoff;
 use crate::error::CarrierEnd;
 use crate::silence::{Owed, Silence, Verdict};
@@ -44,12 +49,20 @@ pub enum Action {
 pub(crate) enum Change {
     /// This carrier sends from now on.
     Attached(CarrierId),
+    /// The same of one that was a spare.
+    Promoted(CarrierId),
     /// The current carrier is out of use. `in_doubt`: something was unanswered.
     Detached { id: CarrierId, why: CarrierEnd, age: Duration, in_doubt: bool },
     /// A dial failed; the next one comes after the pause.
     DialFailed { id: CarrierId, next_in: Duration },
     /// Ask for a sign of life.
     Probe(CarrierId),
+    /// Client: say HELLO on this spare.
+    Greet(CarrierId),
+    /// Client: this spare can take over.
+    SpareReady(CarrierId),
+    /// Client: this spare, or the dial for it, is gone.
+    SpareLost(CarrierId),
     /// The peer does not know the session: enough carriers have said so.
     Unknown,
     /// Nothing heard for the time to live.
@@ -75,6 +88,8 @@ const SILENT_SERVER: Duration = Duration::from_secs(60);
 const REJECTIONS: u32 = 3;
 /// ... over at least so long: a load balancer may have sent one astray.
 const REJECTED_FOR: Duration = Duration::from_secs(2);
+/// Client: a spare that took over is heard within so long, or twice the round trip, or another is dialled.
+const SPARE_PATIENCE: Duration = Duration::from_millis(250);
 /// Carriers of one session at the same time, on the server.
 const MAX_CARRIERS: usize = 4;
 
@@ -83,6 +98,8 @@ enum State {
     Dialing,
     /// Server: connected, but another one sends.
     Candidate,
+    /// Greeted, to be used later.
+    Spare,
     Current,
     /// Replaced: only reads.
     ReadOnly,
@@ -93,6 +110,8 @@ struct Carrier {
     id: CarrierId,
     state: State,
     since: Instant,
+    /// Client: when its dial succeeded.
+    up: Instant,
     /// When it is dropped: a dial that takes too long, a replaced carrier that does not end.
     deadline: Option<Instant>,
     /// The number in its HELLO.
@@ -120,6 +139,11 @@ pub(crate) struct Path {
     last_contact: Instant,
     rejections: Option<(Instant, u32)>,
     last_made_progress: bool,
+    spares: Spares,
+    /// Client: a spare that has taken over and was not heard since.
+    doubted: Option<CarrierId>,
+    /// Carriers that were spares.
+    spares_used: u64,
     /// Peers of ours say HELLO on each carrier; until they do, a newcomer is nobody.
     hello_required: bool,
     /// Carriers closed because newer ones came, of more than [`MAX_CARRIERS`].
@@ -154,6 +178,9 @@ impl Path {
             last_contact: now,
             rejections: None,
             last_made_progress: true,
+            spares: Spares::new(),
+            doubted: None,
+            spares_used: 0,
             hello_required: false,
             dropped: 0,
             actions: VecDeque::new(),
@@ -179,12 +206,26 @@ impl Path {
 
     /// Packets may go out on it: it is the one that sends, or may become it.
     pub(crate) fn may_send_on(&self, id: CarrierId) -> bool {
-        self.get(id).is_some_and(|c| matches!(c.state, State::Current | State::Candidate))
+        self.get(id).is_some_and(|c| matches!(c.state, State::Current | State::Candidate | State::Spare))
     }
 
     /// A newcomer that has to say HELLO before it counts.
     pub(crate) fn must_say_hello(&self, id: CarrierId) -> bool {
-        self.hello_required && self.get(id).is_some_and(|c| c.state == State::Candidate)
+        self.hello_required && self.get(id).is_some_and(|c| matches!(c.state, State::Candidate | State::Spare))
+    }
+
+    /// Kept beside the one that sends.
+    pub(crate) fn is_spare(&self, id: CarrierId) -> bool {
+        self.get(id).is_some_and(|c| c.state == State::Spare)
+    }
+
+    /// Client: a spare is there that has answered.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spares.is_ready()
+    }
+
+    pub(crate) fn spares_used(&self) -> u64 {
+        self.spares_used
     }
 
     /// The least una that the peer can have if it is the peer.
@@ -239,23 +280,75 @@ impl Path {
         self.hello_required = true;
     }
 
+    /// Client: keep a spare, once the server has said that it does ([`Path::handle_keeps_spares`]).
+    pub(crate) fn want_spare(&mut self) {
+        self.spares.want();
+    }
+
+    pub(crate) fn handle_keeps_spares(&mut self) {
+        self.spares.understood();
+    }
+
     pub(crate) fn set_owed(&mut self, now: Instant, owed: Owed) {
         self.silence.owed(now, owed);
     }
 
     // What happens to carriers.
 
-    /// Client: the dial succeeded. The new carrier sends from now on.
+    /// Client: the dial succeeded. The new carrier sends from now on, or is the spare.
     pub(crate) fn handle_dialed(&mut self, now: Instant, id: CarrierId) {
-        if self.get(id).is_some_and(|c| c.state == State::Dialing) {
+        let is_good = self.current().is_some() && !self.silence.is_dead();
+        let Some(carrier) = self.get_mut(id).filter(|c| c.state == State::Dialing) else { return };
+        carrier.up = now;
+        let took = now.saturating_duration_since(carrier.since);
+        self.spares.dialed(took);
+        if is_good && self.spares.is_dialing(id) {
+            self.greet(now, id);
+        } else {
             self.take_over(now, id);
         }
+    }
+
+    fn greet(&mut self, now: Instant, id: CarrierId) {
+        if let Some(carrier) = self.get_mut(id) {
+            carrier.state = State::Spare;
+            carrier.deadline = Some(now + spare::ANSWER_LIMIT);
+            self.spares.greeted(id);
+            self.changes.push_back(Change::Greet(id));
+        }
+    }
+
+    /// Client: the server has answered the HELLO on a spare.
+    pub(crate) fn handle_spare_answered(&mut self, now: Instant, id: CarrierId) {
+        if let Some(carrier) = self.get_mut(id).filter(|c| c.state == State::Spare) {
+            carrier.deadline = None;
+            if self.spares.answered(now, id) {
+                self.changes.push_back(Change::SpareReady(id));
+            }
+        }
+    }
+
+    /// Client: the spare sends from now on.
+    fn promote(&mut self, now: Instant, id: CarrierId) {
+        self.spares_used += 1;
+        self.get_mut(id).into_iter().for_each(|c| c.progress = false);
+        self.take_over(now, id);
+        let patience = self.silence.srtt.map_or(SPARE_PATIENCE, |srtt| (srtt * 2).max(SPARE_PATIENCE));
+        (self.doubted, self.next_dial) = (Some(id), Some(now + patience));
     }
 
     /// Client: the dial failed.
     pub(crate) fn handle_dial_failed(&mut self, now: Instant, id: CarrierId) {
         let Some(at) = self.carriers.iter().position(|c| c.id == id && c.state == State::Dialing) else { return };
         self.carriers.remove(at);
+        let in_use = self.current().is_some();
+        if self.spares.is_dialing(id) {
+            self.changes.push_back(Change::SpareLost(id));
+            if in_use && !self.silence.is_dead() {
+                return self.spares.wasted();
+            }
+            self.spares.restart();
+        }
         let wanted = self.current().is_none() || self.silence.is_dead();
         let next_in = if wanted { self.schedule_dial_after_failure(now) } else { Duration::ZERO };
         self.next_dial = self.next_dial.filter(|_| wanted);
@@ -265,9 +358,9 @@ impl Path {
     /// Server: somebody came with the session's id.
     pub(crate) fn attach(&mut self, now: Instant) -> CarrierId {
         if self.carriers.len() >= MAX_CARRIERS {
-            // One that is only read, else the oldest newcomer; there is one, because only one sends.
+            // One that is only read, else the oldest newcomer or spare; there is one, because only one sends.
             let place = |state| self.carriers.iter().position(|c| c.state == state);
-            if let Some(at) = place(State::ReadOnly).or_else(|| place(State::Candidate)) {
+            if let Some(at) = [State::ReadOnly, State::Candidate, State::Spare].into_iter().find_map(place) {
                 let old = self.carriers.remove(at);
                 self.actions.push_back(Action::Drop(old.id));
                 self.dropped += 1;
@@ -286,9 +379,9 @@ impl Path {
         let deadline = match state {
             State::Dialing => Some(now + DIAL_LIMIT),
             State::Candidate => Some(now + CANDIDATE_LIMIT),
-            State::Current | State::ReadOnly => None,
+            State::Spare | State::Current | State::ReadOnly => None,
         };
-        self.carriers.push(Carrier { id, state, since: now, deadline, number: None, floor, progress: false });
+        self.carriers.push(Carrier { id, state, since: now, up: now, deadline, number: None, floor, progress: false });
         id
     }
 
@@ -299,6 +392,10 @@ impl Path {
             return self.handle_dial_failed(now, id);
         }
         let carrier = self.carriers.remove(at);
+        if carrier.state == State::Spare && self.is_client() {
+            self.changes.push_back(Change::SpareLost(id));
+            self.spares.wasted();
+        }
         if carrier.state != State::Current {
             return;
         }
@@ -307,6 +404,16 @@ impl Path {
         self.changes.push_back(Change::Detached { id, why, age: now - carrier.since, in_doubt });
         match self.role {
             Role::Client => {
+                self.spares.lost(now.saturating_duration_since(carrier.up));
+                if let Some(spare) = self.spares.there() {
+                    return self.promote(now, spare);
+                }
+                if let Some(since) = self.dial_of_spare() {
+                    // It is as good as any other now.
+                    self.next_dial = self.next_dial.or(Some((since + DIAL_BESIDE).max(now)));
+                    return;
+                }
+                self.spares.restart();
                 if !self.is_dialing() {
                     self.schedule_dial(now);
                 }
@@ -338,26 +445,43 @@ impl Path {
             let why = if dead { CarrierEnd::Silent } else { CarrierEnd::Replaced };
             self.changes.push_back(Change::Detached { id: old, why, age: now - since, in_doubt });
         }
-        self.next_dial = None;
-        for late in self.carriers.extract_if(.., |c| c.state == State::Dialing && c.id != id) {
-            self.actions.push_back(Action::Drop(late.id));
-        }
+        (self.next_dial, self.doubted) = (None, None);
+        self.spares.restart();
+        self.drop_late(id);
         self.silence.restart(now);
         if let Some(carrier) = self.get_mut(id) {
+            let was_spare = carrier.state == State::Spare;
             carrier.state = State::Current;
             carrier.since = now;
             carrier.deadline = None;
-            self.changes.push_back(Change::Attached(id));
+            self.changes.push_back(if was_spare { Change::Promoted(id) } else { Change::Attached(id) });
         }
     }
 
-    /// Server: a HELLO with the client's `number` came on `id`. The highest number is the newest carrier.
-    pub(crate) fn handle_hello(&mut self, now: Instant, id: CarrierId, number: u32) {
+    /// Client: dials and spares other than `id` are not needed.
+    fn drop_late(&mut self, id: CarrierId) {
+        let client = self.is_client();
+        let is_late = |c: &mut Carrier| c.id != id && (c.state == State::Dialing || client && c.state == State::Spare);
+        for late in self.carriers.extract_if(.., is_late) {
+            self.actions.push_back(Action::Drop(late.id));
+            if late.state == State::Spare {
+                self.changes.push_back(Change::SpareLost(late.id));
+            }
+        }
+    }
+
+    /// Server: a HELLO with the client's `number` came on `id`. The highest number is the newest carrier, unless it is a `spare`.
+    pub(crate) fn handle_hello(&mut self, now: Instant, id: CarrierId, number: u32, spare: bool) {
         let current = self.current();
         let newest = current.and_then(|current| self.get(current)).and_then(|current| current.number);
         let Some(carrier) = self.get_mut(id) else { return };
         carrier.number = Some(number);
-        if current == Some(id) || carrier.state != State::Candidate {
+        if current == Some(id) || !matches!(carrier.state, State::Candidate | State::Spare) {
+            return;
+        }
+        if spare {
+            carrier.state = State::Spare;
+            carrier.deadline = Some(now + spare::KEEP);
             return;
         }
         if newest.is_none_or(|newest| number.wrapping_sub(newest).cast_signed() > 0) {
@@ -376,6 +500,15 @@ impl Path {
         let current = self.current();
         if current == Some(id) {
             self.silence.heard(now);
+            if self.doubted.take().is_some() {
+                self.next_dial = None;
+                self.drop_late(id);
+            }
+            if self.spares.is_unplanned()
+                && let Some(up) = self.get(id).map(|c| c.up)
+            {
+                self.spares.heard(now, up);
+            }
             return;
         }
         let candidate = self.get(id).is_some_and(|c| c.state == State::Candidate);
@@ -400,8 +533,10 @@ impl Path {
     /// Something was acknowledged, or new data came.
     pub(crate) fn handle_progress(&mut self, id: CarrierId) {
         self.backoff.progress();
-        if let Some(carrier) = self.get_mut(id) {
-            carrier.progress = true;
+        let Some(carrier) = self.get_mut(id) else { return };
+        carrier.progress = true;
+        if carrier.state == State::Current {
+            self.spares.was_of_use();
         }
     }
 
@@ -461,10 +596,11 @@ impl Path {
     /// The session is over: no more dials, and every connection is closed in order.
     pub(crate) fn stop(&mut self) {
         self.next_dial = None;
+        self.spares.stop();
         for carrier in self.carriers.drain(..) {
             self.actions.push_back(match carrier.state {
-                // What still comes on a replaced one is nobody's any more.
-                State::Dialing | State::ReadOnly => Action::Drop(carrier.id),
+                // What still comes on a replaced one is nobody's any more, and on a spare comes nothing.
+                State::Dialing | State::Spare | State::ReadOnly => Action::Drop(carrier.id),
                 State::Current | State::Candidate => Action::CloseWrite(carrier.id),
             });
         }
@@ -490,10 +626,20 @@ impl Path {
                     Verdict::Dead if !self.is_client() => {
                         self.get_mut(current).into_iter().for_each(|c| c.deadline = Some(now + SILENT_SERVER));
                     }
-                    Verdict::Dead if !self.is_dialing() => self.schedule_dial(now),
-                    Verdict::Dead => {}
+                    Verdict::Dead => {
+                        if let Some(spare) = self.spares.there() {
+                            self.promote(now, spare);
+                            break;
+                        }
+                        if !self.is_dialing() {
+                            self.schedule_dial(now);
+                        }
+                    }
                 }
             }
+        }
+        if let Some(spare) = self.spares.to_greet(now) {
+            self.greet(now, spare);
         }
         self.dial_if_due(now, una);
     }
@@ -508,6 +654,20 @@ impl Path {
             let id = self.add(now, State::Dialing, una);
             self.actions.push_back(Action::Dial(id));
         }
+        if self.spares.dial_is_due(now) {
+            // Also while a question is unanswered: it may be the path, and then another is dialled soon.
+            if self.is_dialing() || self.current().is_none() || self.silence.is_in_doubt() {
+                return self.spares.put_off(now);
+            }
+            let id = self.add(now, State::Dialing, una);
+            self.spares.dialing(id);
+            self.actions.push_back(Action::Dial(id));
+        }
+    }
+
+    /// Since when the spare is being dialled.
+    fn dial_of_spare(&self) -> Option<Instant> {
+        self.carriers.iter().find(|c| c.state == State::Dialing && self.spares.is_dialing(c.id)).map(|c| c.since)
     }
 
     fn is_dialing(&self) -> bool {
@@ -526,7 +686,8 @@ impl Path {
         let silence = self.current().and_then(|_| self.silence.poll_timeout());
         let deadlines = self.carriers.iter().filter_map(|c| c.deadline);
         let expiry = self.last_contact + self.time_to_live;
-        self.next_dial.into_iter().chain(silence).chain(deadlines).chain([expiry]).min()
+        let spares = self.spares.poll_timeout();
+        self.next_dial.into_iter().chain(silence).chain(deadlines).chain(spares).chain([expiry]).min()
     }
 
     pub(crate) fn poll_action(&mut self) -> Option<Action> {

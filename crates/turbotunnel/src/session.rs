@@ -64,6 +64,13 @@ pub enum Event {
         /// ([`SessionError::NoValidAnswer`]).
         unanswered: bool,
     },
+    /// A client that keeps a spare ([`Config::spare`]) has one: it takes over when the carrier in use is lost.
+    SpareReady {
+        /// Counted from 1.
+        number: u32,
+        /// The other end, as far as known.
+        addr: Option<SocketAddr>,
+    },
     /// With keys: one of the server's limits keeps the session waiting. It begins, or goes on, by itself as soon as there is room.
     Held {
         /// Carrier on which the server said it, counted from 1.

@@ -250,7 +250,10 @@ impl State {
                     self.streams.values_mut().for_each(|waiters| waiters.take(wakers));
                     pass_on(event);
                 }
-                Event::CarrierLost { .. } | Event::DialFailed { .. } | Event::Held { .. } => pass_on(event),
+                Event::CarrierLost { .. }
+                | Event::DialFailed { .. }
+                | Event::SpareReady { .. }
+                | Event::Held { .. } => pass_on(event),
             }
         }
     }

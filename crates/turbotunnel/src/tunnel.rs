@@ -91,6 +91,9 @@ impl Tunnel {
         let config = config.normalized();
         let mut path = Path::client(now, config.time_to_live, seed);
         // It is asked after a second of silence, and the rest is for the answer.
+        if config.spare {
+            path.want_spare();
+        }
         path.set_limits(config.max_backoff, config.stall.saturating_sub(crate::silence::PATIENCE));
         let mut tunnel = Self::new(now, Side::Client, config, conv, path);
         tunnel.advance(now);
@@ -381,9 +384,11 @@ impl Tunnel {
         }
         self.token_confirmed |= knows_token;
         self.set_peer(now, PeerKind::Ours);
-        self.path.handle_hello(now, id, hello.carrier);
+        self.path.handle_hello(now, id, hello.carrier, hello.spare);
         self.learn(now, id, hello.una);
-        if self.hello_answered != Some(id) && self.path.current() == Some(id) {
+        if self.path.is_spare(id) {
+            self.send_hello(id, hello.carrier);
+        } else if self.hello_answered != Some(id) && self.path.current() == Some(id) {
             self.hello_answered = Some(id);
             self.send_hello(id, hello.carrier);
         }
@@ -399,7 +404,11 @@ impl Tunnel {
             return false;
         }
         self.set_peer(now, PeerKind::Ours);
+        if answer.spare {
+            self.path.handle_keeps_spares();
+        }
         self.learn(now, id, answer.una);
+        self.path.handle_spare_answered(now, id);
         if answer.token != NO_TOKEN && self.token.is_none() {
             self.token = Some(answer.token);
             self.send_hello(id, id.0);
@@ -430,6 +439,7 @@ impl Tunnel {
         let hello = Hello {
             version: VERSION,
             heard: self.heard,
+            spare: !self.path.is_client() || self.path.is_spare(id),
             conv: self.conv,
             carrier,
             una: self.engine.kcp().rcv_nxt(),
@@ -564,7 +574,8 @@ impl Tunnel {
 
     fn apply(&mut self, now: Instant, change: Change) {
         match change {
-            Change::Attached(id) => self.attached(now, id),
+            Change::Attached(id) => self.attached(now, id, false),
+            Change::Promoted(id) => self.attached(now, id, true),
             Change::Detached { why: CarrierEnd::BadPacket, .. } if self.config.fail_fast && !self.heard => {
                 self.end(now, SessionError::NotAPeer);
             }
@@ -588,6 +599,12 @@ impl Tunnel {
                 }
             }
             Change::Probe(id) => self.probe(now, id),
+            Change::Greet(id) => self.send_hello(id, id.0),
+            Change::SpareReady(id) => self.events.push_back(Event::SpareReady { id }),
+            Change::SpareLost(id) => {
+                self.stats.spares_lost += 1;
+                self.control.retain(|(to, _)| *to != id);
+            }
             Change::Unknown => self.end(now, SessionError::Unknown),
             Change::Expired if self.heard => self.end(now, SessionError::GaveUp(self.path.time_to_live())),
             Change::Expired if self.stranger => self.end(now, SessionError::NotAPeer),
@@ -601,7 +618,7 @@ impl Tunnel {
         }
     }
 
-    fn attached(&mut self, now: Instant, id: CarrierId) {
+    fn attached(&mut self, now: Instant, id: CarrierId, was_spare: bool) {
         self.stats.carriers += 1;
         let bulk_may_be_lost = !self.path.last_made_progress();
         let how = match self.engine.peer() {
@@ -614,7 +631,8 @@ impl Tunnel {
             PeerKind::Go if bulk_may_be_lost => Resume::AfterUna,
             PeerKind::Go => Resume::Now,
         };
-        self.engine.resume(now, how);
+        // What has ended the last carrier has not ended the path if one lives that was there with it.
+        self.engine.resume(now, how, was_spare);
         if self.heard && self.engine.peer() != PeerKind::Ours {
             self.engine.ask_window(now);
         }
@@ -758,6 +776,8 @@ impl Tunnel {
     pub fn stats(&self) -> Stats {
         Stats {
             carriers_dropped: self.path.dropped(),
+            spare: self.path.has_spare(),
+            spares_used: self.path.spares_used(),
             segments_resent: self.engine.kcp().stats().resent(),
             streams: self.engine.mux().streams(),
             srtt: self.engine.srtt(),

@@ -311,7 +311,16 @@ fn bad_beginnings() -> Vec<(&'static str, Vec<u8>)> {
     let mut batch = PacketBatch::new();
     batch.push_with(|out| {
         let token = [0; 8];
-        Control::Hello(Hello { version: 1, heard: true, conv: 7, carrier: 1, una: kcp::Sn::new(0), token }).encode(out);
+        Control::Hello(Hello {
+            version: 1,
+            heard: true,
+            spare: false,
+            conv: 7,
+            carrier: 1,
+            una: kcp::Sn::new(0),
+            token,
+        })
+        .encode(out);
         true
     });
     hello.extend_from_slice(batch.as_bytes());

@@ -67,7 +67,7 @@ pub(crate) const CONTROL_PACKETS: Attack = Attack {
         intrude(stage, |victim, seen| {
             let Ok(conv) = seen.conv() else { return Vec::new() };
             let una = Sn::new(seen.next_sn());
-            let hello = |carrier, heard, token| Hello { version: 1, heard, conv, carrier, una, token };
+            let hello = |carrier, heard, token| Hello { version: 1, heard, spare: false, conv, carrier, una, token };
             let controls = [
                 Control::Bye { conv, token: [0; 8], reason: ByeReason::Done, una },
                 Control::Bye { conv, token: [9; 8], reason: ByeReason::Protocol, una },

@@ -59,7 +59,15 @@ pub(crate) const HELLOS: Attack = Attack {
     when: When::Quick,
     play: |stage| {
         // Each a new carrier's; one that was there before is not answered.
-        let hello = |carrier| Hello { version: 1, heard: false, conv: CONV, carrier, una: Sn::new(0), token: [0; 8] };
+        let hello = |carrier| Hello {
+            version: 1,
+            heard: false,
+            spare: false,
+            conv: CONV,
+            carrier,
+            una: Sn::new(0),
+            token: [0; 8],
+        };
         flood(stage, |n| control(&Control::Hello(hello(n + 1))))
     },
 };

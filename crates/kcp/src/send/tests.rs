@@ -81,7 +81,7 @@ fn on_a_new_carrier_all_goes_again_and_is_counted_on() {
     let mut sender = eight(now, &mut pool, &mut stats);
     for carrier in 1..=3 {
         assert_eq!(sender.next_order(), 8 * carrier);
-        assert!(sender.resume(now));
+        assert!(sender.resume(now, false));
         check(&sender);
         assert_eq!((sender.lost, sender.next_order()), (8, 8 * carrier));
         while send(&mut sender, now, 0, &mut stats).is_some() {}

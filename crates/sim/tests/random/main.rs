@@ -7,7 +7,7 @@ mod scripts;
 
 use turbotunnel_sim::{Counts, Peers, Random, Script, Totals, play_all, secs, seeds};
 
-use crate::scripts::{LASTING, any_fin, hectic, lasting, with_keys, with_restart};
+use crate::scripts::{LASTING, any_fin, hectic, lasting, with_keys, with_restart, with_spare};
 
 fn play(name: &str, count: u64, script: impl Fn(u64) -> Script + Sync) -> Totals {
     let totals = play_all(name, &seeds(count), script);
@@ -87,6 +87,30 @@ fn sealed_random_faults_and_a_server_restart() {
 #[test]
 fn sealed_sessions_that_last() {
     play("sealed_sessions_that_last", 20, |seed| with_keys(lasting(seed)));
+}
+
+/// A client that keeps a spare: the scripts of the same seeds, every other one with keys.
+#[test]
+fn random_faults_with_a_spare() {
+    let script = |seed: u64| with_spare(hectic(seed, |_| Peers::Ours));
+    let either = |seed: u64| if seed.is_multiple_of(2) { script(seed) } else { with_keys(script(seed)) };
+    let totals = play("random_faults_with_a_spare", 2_000, either);
+    assert_all_happened(&totals.counts, &["server restart"]);
+    if totals.runs >= 2_000 {
+        assert!(totals.counts.of("spare used") > 500, "{} spares were used", totals.counts.of("spare used"));
+    }
+}
+
+/// A spare finds out that the server was started again, or makes no difference to that.
+#[test]
+fn random_faults_with_a_spare_and_a_server_restart() {
+    play("random_faults_with_a_spare_and_a_server_restart", 250, |seed| with_spare(with_restart(seed)));
+}
+
+/// As [`sessions_that_last`].
+#[test]
+fn sessions_that_last_with_a_spare() {
+    play("sessions_that_last_with_a_spare", 40, |seed| with_spare(lasting(seed)));
 }
 
 /// A seed is all there is to a run.

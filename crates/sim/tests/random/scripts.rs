@@ -145,6 +145,7 @@ fn settings(random: &mut Random) -> Settings {
         first_unsent: random.pick(&[100, 30_000, 1 << 20]),
         max_buffered: random.pick(&[100, 30_000, 16 << 20]),
         time_to_live: secs(600),
+        spare: false,
         counters: Counters {
             sn: near(random, 200),
             ts_ms: near(random, 60_000),
@@ -224,6 +225,11 @@ pub(crate) fn with_keys(script: Script) -> Script {
     // Sealed carriers cannot lose packets: where that happens to each of them, nothing gets through. It ends with the bad luck.
     let link = Link { loss: 0, reorder: 0, double: 0, ..script.link };
     Script { sealed: Some(random.pick(&Suite::ALL)), wear, faults, link, ..script }
+}
+
+/// The same script with a client that keeps a spare.
+pub(crate) fn with_spare(script: Script) -> Script {
+    Script { settings: Settings { spare: true, ..script.settings }, ..script }
 }
 
 /// How long a [`lasting`] session lasts.

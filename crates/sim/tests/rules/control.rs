@@ -23,7 +23,7 @@ fn established(name: &str) -> (Sim, u32, Token) {
 }
 
 fn hello(conv: u32, carrier: u32, token: Token) -> Vec<u8> {
-    encoded(Control::Hello(Hello { version: 1, heard: true, conv, carrier, una: kcp::Sn::new(0), token }))
+    encoded(Control::Hello(Hello { version: 1, heard: true, spare: false, conv, carrier, una: kcp::Sn::new(0), token }))
 }
 
 /// Who merely learned the id and the conv, from a log say, cannot end the session.

@@ -14,6 +14,7 @@ mod receiving;
 mod resending;
 mod sealed;
 mod silence;
+mod spare;
 
 use std::time::Duration;
 

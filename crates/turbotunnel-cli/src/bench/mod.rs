@@ -318,7 +318,7 @@ fn shown(name: &str, values: &[f64]) -> String {
     let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), &v| (a.min(v), b.max(v)));
     let spread = if median > 0.0 { (most - least) / median * 50.0 } else { 0.0 };
     let value = match name {
-        "rate" | "uncut rate" => format!("{}/s", text::binary_size(median as u64)),
+        "rate" | "uncut rate" | "spare rate" | "spare uncut rate" => format!("{}/s", text::binary_size(median as u64)),
         "p50" | "p95" | "p99" if median < 0.01 => format!("{:.0} us", median * 1e6),
         "p50" | "p95" | "p99" | "first 5 %" => format!("{:.1} ms", median * 1e3),
         _ => format!("{median:.2}"),

@@ -86,7 +86,7 @@ pub enum Row {
     Beside,
     /// Many streams at once: the total, and the slowest's share of its due
     Streams,
-    /// What is left of the rate when the connection is cut each second (not over plain TCP)
+    /// What is left of the rate when the connection is cut each second, without a spare and with one (not over plain TCP)
     Cuts,
     /// The next byte after an outage, from the first dial that succeeds (not over plain TCP)
     Outages,
@@ -113,8 +113,8 @@ impl Row {
             }
             Self::Beside => beside(way, load).await,
             Self::Streams => streams(way, load).await,
-            Self::Cuts => trouble::cuts(&load.server, load).await,
-            Self::Outages => trouble::outages(&load.server).await,
+            Self::Cuts => trouble::cuts(&load.server, load, shortest_ping(way).await?).await,
+            Self::Outages => trouble::outages(&load.server, shortest_ping(way).await?).await,
         }
     }
 }
@@ -193,6 +193,10 @@ async fn ping(way: &Way, count: usize) -> io::Result<Vec<Duration>> {
     }
     times.sort();
     Ok(times)
+}
+
+async fn shortest_ping(way: &Way) -> io::Result<Duration> {
+    Ok(ping(way, 5).await?[0])
 }
 
 /// Pings on one stream while another is in bulk, for the time given.

@@ -1,5 +1,6 @@
 //! What cuts and outages cost: sessions of their own, whose connections are broken here on purpose.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,30 +24,35 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_millis(2_500);
 
 /// Connections that can be cut, and a path that can be gone.
-#[derive(Default)]
 struct Breaker {
+    /// Of the path.
+    round_trip: Duration,
     gone: AtomicBool,
-    relay: Mutex<Option<AbortHandle>>,
+    relays: Mutex<VecDeque<AbortHandle>>,
     dialed: Mutex<Option<Instant>>,
 }
 
 impl Breaker {
+    /// Cuts the oldest: what is younger is a spare.
     fn cut(&self) {
-        if let Some(relay) = self.relay.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            relay.abort();
-        }
+        let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+        relays.retain(|relay| !relay.is_finished());
+        relays.pop_front().iter().for_each(AbortHandle::abort);
     }
 
+    /// Takes the round trip that a dial takes: a relay's system answers for the far end.
     async fn dial(&self, server: &str) -> io::Result<tokio::io::DuplexStream> {
         if self.gone.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::HostUnreachable.into());
         }
+        let began = Instant::now();
         let mut there = TcpStream::connect(server).await?;
         there.set_nodelay(true)?;
-        *self.dialed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        tokio::time::sleep(self.round_trip.saturating_sub(began.elapsed())).await;
+        *self.dialed.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         let (ours, mut here) = tokio::io::duplex(RELAY_BUFFER);
         let relay = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
-        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(relay.abort_handle());
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner).push_back(relay.abort_handle());
         Ok(ours)
     }
 }
@@ -67,10 +73,13 @@ struct Progress {
 }
 
 impl Transfer {
-    async fn start(server: &str) -> io::Result<Self> {
-        let breaker = Arc::new(Breaker::default());
+    async fn start(server: &str, spare: bool, round_trip: Duration) -> io::Result<Self> {
+        let breaker = Breaker { round_trip, gone: false.into(), relays: Mutex::default(), dialed: Mutex::default() };
+        let breaker = Arc::new(breaker);
         let (dialing, to) = (breaker.clone(), server.to_owned());
-        let session = Session::builder().config(generous()).connect(move |_| {
+        let mut config = generous();
+        config.spare = spare;
+        let session = Session::builder().config(config).connect(move |_| {
             let (dialing, to) = (dialing.clone(), to.clone());
             async move { dialing.dial(&to).await }
         });
@@ -89,7 +98,7 @@ impl Transfer {
         Ok(Self { breaker, session, progress, reading })
     }
 
-    /// Bytes a second over a time, with a cut in each second of it if wanted.
+    /// Bytes a second over a time, with a cut of the connection in use in each second of it if wanted.
     async fn rate(&self, time: Duration, cuts: bool) -> f64 {
         let (began, before) = (Instant::now(), self.progress.received.load(Ordering::Relaxed));
         while began.elapsed() < time {
@@ -101,7 +110,7 @@ impl Transfer {
         (self.progress.received.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
     }
 
-    /// One outage: from the dial that succeeds to the next byte.
+    /// One outage: from the beginning of the dial that succeeds to the next byte.
     async fn outage(&self, length: Duration) -> Duration {
         self.breaker.gone.store(true, Ordering::Relaxed);
         self.breaker.cut();
@@ -126,20 +135,26 @@ impl Transfer {
     }
 }
 
-/// What is left of the rate when the connection is cut once a second.
-pub(super) async fn cuts(server: &str, load: &Load) -> io::Result<Vec<Value>> {
-    let transfer = Transfer::start(server).await?;
-    // The beginning of a transfer is another matter.
-    transfer.rate(load.time / 4, false).await;
-    let uncut = transfer.rate(load.time, false).await;
-    let cut = transfer.rate(load.time, true).await;
-    transfer.end().await;
-    Ok(vec![value("rate", cut), value("uncut rate", uncut), value("share", cut / uncut)])
+/// What is left of the rate when the connection in use is cut once a second, without a spare and with one.
+pub(super) async fn cuts(server: &str, load: &Load, round_trip: Duration) -> io::Result<Vec<Value>> {
+    let mut values = Vec::new();
+    for (spare, names) in
+        [(false, ["rate", "uncut rate", "share"]), (true, ["spare rate", "spare uncut rate", "spare share"])]
+    {
+        let transfer = Transfer::start(server, spare, round_trip).await?;
+        // The beginning of a transfer is another matter.
+        transfer.rate(load.time / 4, false).await;
+        let uncut = transfer.rate(load.time, false).await;
+        let cut = transfer.rate(load.time, true).await;
+        transfer.end().await;
+        values.extend(names.into_iter().zip([cut, uncut, cut / uncut]).map(|(name, of)| value(name, of)));
+    }
+    Ok(values)
 }
 
 /// How soon it goes on after an outage.
-pub(super) async fn outages(server: &str) -> io::Result<Vec<Value>> {
-    let transfer = Transfer::start(server).await?;
+pub(super) async fn outages(server: &str, round_trip: Duration) -> io::Result<Vec<Value>> {
+    let transfer = Transfer::start(server, false, round_trip).await?;
     let mut random = SplitMix64::new(0);
     let mut times = Vec::new();
     for _ in 0..OUTAGES {

@@ -52,6 +52,7 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     config.fail_fast = args.fail_fast;
     config.max_backoff = args.max_backoff;
     config.stall = args.stall;
+    config.spare = args.spare;
     let own = args.reach.key.as_deref().map(keys::own_key).transpose()?;
     let open = Open::default();
     let board = Board::new("client", open.clone());

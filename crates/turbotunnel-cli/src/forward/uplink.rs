@@ -120,7 +120,7 @@ impl Line {
     /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
     fn teller(&self, id: SessionId, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
         let (log, board) = (self.log.clone(), self.board.clone());
-        let (server, fail_fast) = (self.way.address(), self.config.fail_fast);
+        let (server, fail_fast, spare) = (self.way.address(), self.config.fail_fast, self.config.spare);
         let told = Mutex::new((None::<Instant>, 0));
         move |event| {
             board.handle_event(id, &event);
@@ -149,8 +149,14 @@ impl Line {
                         ("reason", reason.to_string().into()),
                         ("unacknowledged", unacknowledged.into()),
                     ];
-                    let text = format_args!("carrier {number} lost after {} ({reason}), redialing", text::age(age));
+                    // A spare may be there.
+                    let then = if spare { "" } else { ", redialing" };
+                    let text = format_args!("carrier {number} lost after {} ({reason}){then}", text::age(age));
                     log.event("carrier_lost", &fields, text);
+                }
+                Event::SpareReady { number, .. } if log.level() == Level::Verbose => {
+                    let fields = [session_field(id), ("carrier", number.into())];
+                    log.event("spare_ready", &fields, format_args!("carrier {number} is ready, a spare"));
                 }
                 Event::DialFailed { number, error, next_in, unanswered } => {
                     *in_a_row = if unanswered { *in_a_row + 1 } else { 0 };

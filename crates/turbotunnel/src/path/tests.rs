@@ -152,7 +152,7 @@ fn a_silent_carrier_is_replaced_and_read_for_ten_more_seconds() {
     assert_eq!((path.listens_to(id(1)), path.may_send_on(id(1)), path.is_in_doubt()), (true, false, false));
     path.handle_heard(now + ms(2_200), id(1));
     path.handle_answered(now + ms(2_200), id(1));
-    path.handle_hello(now + ms(2_200), id(1), 9);
+    path.handle_hello(now + ms(2_200), id(1), 9, false);
     assert_eq!(path.current(), Some(id(2)), "the newest sends");
 
     path.set_owed(now + ms(2_200), Owed::default());
@@ -350,20 +350,20 @@ fn among_those_who_say_hello_the_highest_number_is_the_newest() {
     assert_eq!((path.current(), path.must_say_hello(first)), (None, true));
     path.handle_heard(now, first);
     assert_eq!(path.current(), None);
-    path.handle_hello(now, first, u32::MAX);
+    path.handle_hello(now, first, u32::MAX, false);
     assert_eq!((path.current(), path.must_say_hello(first)), (Some(first), false));
 
     let same = path.attach(now);
-    path.handle_hello(now + secs(1), same, u32::MAX);
+    path.handle_hello(now + secs(1), same, u32::MAX, false);
     assert_eq!((path.current(), path.may_send_on(same), path.listens_to(same)), (Some(first), false, true));
     let older = path.attach(now);
-    path.handle_hello(now + secs(2), older, u32::MAX - 1);
+    path.handle_hello(now + secs(2), older, u32::MAX - 1, false);
     assert_eq!((path.current(), path.may_send_on(older)), (Some(first), false));
     let newer = path.attach(now);
-    path.handle_hello(now + secs(3), newer, 0);
+    path.handle_hello(now + secs(3), newer, 0, false);
     assert_eq!(path.current(), Some(newer), "0 comes after the last one");
-    path.handle_hello(now + secs(3), newer, 1);
-    path.handle_hello(now + secs(3), first, 2);
+    path.handle_hello(now + secs(3), newer, 1, false);
+    path.handle_hello(now + secs(3), first, 2, false);
     assert_eq!(path.current(), Some(newer), "what is only read stays so");
     let expected = [(31_000, Action::Drop(same)), (32_000, Action::Drop(older)), (33_000, Action::Drop(first))];
     assert_eq!(runs(&mut path, now, secs(40)), expected);
@@ -403,4 +403,171 @@ fn a_server_closes_a_silent_carrier_after_a_minute_unless_it_speaks_again() {
         let closed = runs(&mut path, now, secs(62));
         assert_eq!(closed, if answers { vec![] } else { vec![(62_000, Action::Drop(id(1)))] });
     }
+}
+
+// A spare.
+
+const SRTT: Duration = ms(200);
+
+/// A client whose server keeps spares: carrier 1 is in use and was heard, 2 is the spare, dialled after 250 ms and ready after 350.
+fn with_spare() -> (Instant, Path) {
+    let (now, mut path) = connected();
+    path.want_spare();
+    path.set_srtt(Some(SRTT));
+    path.handle_keeps_spares();
+    path.handle_heard(now, id(1));
+    assert_eq!(runs(&mut path, now, secs(5)), [(250, Action::Dial(id(2)))]);
+    path.handle_dialed(now + ms(300), id(2));
+    assert_eq!(changes(&mut path), [Change::Greet(id(2))]);
+    assert_eq!((path.current(), path.has_spare()), (Some(id(1)), false));
+    assert!(path.is_spare(id(2)) && path.may_send_on(id(2)) && path.listens_to(id(2)));
+    path.handle_spare_answered(now + ms(350), id(2));
+    assert_eq!((changes(&mut path), path.has_spare()), (vec![Change::SpareReady(id(2))], true));
+    (now, path)
+}
+
+#[test]
+fn no_spare_is_dialled_that_nobody_wants_or_understands() {
+    for (wanted, understood) in [(true, false), (false, true)] {
+        let (now, mut path) = connected();
+        if wanted {
+            path.want_spare();
+        }
+        if understood {
+            path.handle_keeps_spares();
+        }
+        path.handle_heard(now, id(1));
+        assert_eq!(runs(&mut path, now, secs(50)), []);
+    }
+}
+
+#[test]
+fn a_spare_takes_over_at_once_and_gets_a_successor() {
+    let (now, mut path) = with_spare();
+    let cut = now + secs(10);
+    path.handle_ended(cut, id(1), CarrierEnd::Closed);
+    let end = Change::Detached { id: id(1), why: CarrierEnd::Closed, age: secs(10), in_doubt: false };
+    assert_eq!(changes(&mut path), [end, Change::Promoted(id(2))]);
+    assert_eq!((path.current(), path.spares_used(), path.is_spare(id(2))), (Some(id(2)), 1, false));
+    assert_eq!(actions(&mut path), [], "no dial");
+    path.handle_heard(cut + ms(100), id(2));
+    assert_eq!(runs(&mut path, now, secs(12)), [(10_350, Action::Dial(id(3)))], "the next spare");
+}
+
+/// What has ended the carrier may have ended the spare: it has two round trips, then it is as if it had not been there.
+#[test]
+fn a_spare_that_is_not_heard_does_not_stand_in_the_way_of_a_dial() {
+    let (now, mut path) = with_spare();
+    let cut = now + secs(10);
+    path.handle_ended(cut, id(1), CarrierEnd::Closed);
+    assert_eq!(runs(&mut path, now, ms(10_500)), [(10_400, Action::Dial(id(3)))]);
+    path.handle_dialed(cut + ms(500), id(3));
+    assert_eq!(path.current(), Some(id(3)));
+
+    // Heard while the dial is on its way: that one is not needed.
+    let (now, mut path) = with_spare();
+    path.handle_ended(now + secs(10), id(1), CarrierEnd::Closed);
+    assert_eq!(runs(&mut path, now, ms(10_500)), [(10_400, Action::Dial(id(3)))]);
+    path.handle_heard(now + ms(10_500), id(2));
+    assert_eq!((actions(&mut path), path.current()), (vec![Action::Drop(id(3))], Some(id(2))));
+}
+
+#[test]
+fn a_spare_takes_over_from_a_carrier_that_is_silent() {
+    let (now, mut path) = with_spare();
+    path.set_owed(now + secs(5), IN_FLIGHT);
+    let done = runs(&mut path, now, secs(7));
+    assert_eq!(done[0], (7_000, Action::CloseWrite(id(1))), "asked after one second, silent after another");
+    let changes = changes(&mut path);
+    assert_eq!(changes[0], Change::Probe(id(1)));
+    assert!(matches!(changes[1], Change::Detached { id: CarrierId(1), why: CarrierEnd::Silent, .. }), "{changes:?}");
+    assert_eq!((changes[2], path.current()), (Change::Promoted(id(2)), Some(id(2))));
+}
+
+#[test]
+fn a_spare_is_greeted_now_and_then_and_dropped_if_it_does_not_answer() {
+    let (now, mut path) = with_spare();
+    path.handle_heard(now + secs(26), id(1));
+    assert_eq!(runs(&mut path, now, ms(25_350)), []);
+    assert_eq!(changes(&mut path), [Change::Greet(id(2))]);
+    path.handle_spare_answered(now + ms(26_200), id(2));
+    assert_eq!((changes(&mut path), path.has_spare()), (vec![], true), "told once");
+    path.handle_heard(now + secs(51), id(1));
+    assert_eq!(runs(&mut path, now, ms(61_199)), []);
+    assert_eq!(changes(&mut path), [Change::Greet(id(2))]);
+    path.handle_heard(now + ms(61_199), id(1));
+    assert_eq!(runs(&mut path, now, ms(61_200)), [(61_200, Action::Drop(id(2)))]);
+    assert_eq!((changes(&mut path), path.current()), (vec![Change::SpareLost(id(2))], Some(id(1))));
+    path.handle_heard(now + secs(62), id(1));
+    assert_eq!(runs(&mut path, now, secs(65)), [(63_250, Action::Dial(id(3)))], "a second later than the first");
+}
+
+#[test]
+fn failing_spares_do_not_touch_the_carrier_in_use_and_are_dialled_less_and_less() {
+    let (now, mut path) = connected();
+    path.want_spare();
+    path.handle_keeps_spares();
+    let mut dials = Vec::new();
+    for second in 0..100 {
+        path.handle_heard(now + secs(second), id(1));
+        for (at, action) in runs(&mut path, now, secs(second)) {
+            let Action::Dial(dial) = action else { panic!("{action:?}") };
+            dials.push(at / 1_000);
+            path.handle_dial_failed(now + secs(second), dial);
+            assert_eq!(changes(&mut path), [Change::SpareLost(dial)]);
+        }
+    }
+    assert_eq!(dials, [0, 3, 7, 13, 23, 41, 75]);
+    assert_eq!(path.current(), Some(id(1)));
+}
+
+#[test]
+fn a_spare_that_is_being_dialled_when_the_carrier_is_lost_is_the_next_carrier() {
+    let (now, mut path) = connected();
+    path.want_spare();
+    path.handle_keeps_spares();
+    path.handle_heard(now, id(1));
+    assert_eq!(runs(&mut path, now, secs(1)), [(250, Action::Dial(id(2)))]);
+    path.handle_ended(now + secs(2), id(1), CarrierEnd::Closed);
+    assert_eq!(runs(&mut path, now, secs(6)), [(4_250, Action::Dial(id(3)))], "a dial beside it, as ever");
+    changes(&mut path);
+    path.handle_dialed(now + secs(6), id(2));
+    assert_eq!((changes(&mut path), path.current()), (vec![Change::Attached(id(2))], Some(id(2))));
+    assert_eq!(actions(&mut path), [Action::Drop(id(3))]);
+    assert_eq!(path.spares_used(), 0, "it never was one");
+}
+
+/// The network has changed, or the user wants another: what is there already is not what is wanted.
+#[test]
+fn a_redial_takes_the_place_of_the_spare_too() {
+    let (now, mut path) = with_spare();
+    path.dial_now(now + secs(2));
+    assert_eq!(runs(&mut path, now, secs(2)), [(2_000, Action::Dial(id(3)))]);
+    path.handle_dialed(now + ms(2_100), id(3));
+    assert_eq!(path.current(), Some(id(3)));
+    assert_eq!(actions(&mut path), [Action::CloseWrite(id(1)), Action::Drop(id(2))]);
+    assert!(changes(&mut path).contains(&Change::SpareLost(id(2))));
+}
+
+#[test]
+fn a_server_keeps_a_spare_as_long_as_it_is_greeted() {
+    let (now, mut path) = server();
+    let first = path.attach(now);
+    path.require_hello();
+    path.handle_hello(now, first, 1, false);
+    let spare = path.attach(now + secs(1));
+    path.handle_hello(now + secs(1), spare, 2, true);
+    assert!(path.is_spare(spare) && path.must_say_hello(spare) && path.may_send_on(spare));
+    assert_eq!(path.current(), Some(first), "its number is higher, and it is a spare");
+    path.handle_heard(now + secs(1), spare);
+    path.handle_hello(now + secs(60), spare, 2, true);
+    assert_eq!(runs(&mut path, now, secs(100)), []);
+    path.handle_hello(now + secs(100), spare, 2, false);
+    assert_eq!(path.current(), Some(spare));
+
+    let other = path.attach(now + secs(101));
+    path.handle_hello(now + secs(101), other, 3, true);
+    path.handle_heard(now + secs(170), spare);
+    let dropped = runs(&mut path, now, secs(177));
+    assert_eq!(dropped, [(130_000, Action::Drop(first)), (176_000, Action::Drop(other))]);
 }

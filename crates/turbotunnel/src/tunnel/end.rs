@@ -13,7 +13,7 @@ use crate::error::SessionError;
 
 #[derive(Debug)]
 pub(super) struct Closing {
-    /// [`Engine::said`], when last looked at.
+    /// [`Engine::said`](crate::engine::Engine::said), when last looked at.
     said: u64,
     /// Where the segments with all that end; what follows is about the carrier or the other direction.
     end: Sn,
@@ -71,7 +71,7 @@ impl Tunnel {
     }
 
     /// Ends the session at once with [`SessionError::Aborted`]: nothing more is sent but a BYE. For a program that goes away: what has arrived and
-    /// found no room yet ([`Config::max_buffered`]) may stay unread.
+    /// found no room yet ([`Config::max_buffered`](crate::Config::max_buffered)) may stay unread.
     pub fn abort(&mut self) {
         if self.ended.is_none() {
             self.say_bye(ByeReason::Shutdown);

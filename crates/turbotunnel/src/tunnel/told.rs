@@ -59,6 +59,11 @@ pub enum Event {
         /// Pause until the next one.
         next_in: Duration,
     },
+    /// Client that keeps a spare ([`Config::spare`](crate::Config::spare)): this carrier is connected and greeted, and takes over when the one in use is lost. Told once for each.
+    SpareReady {
+        /// Which.
+        id: CarrierId,
+    },
     /// Client, with keys: one of the server's limits keeps the session waiting. Told once for each carrier, at most.
     Held {
         /// On which it was said.
@@ -70,7 +75,7 @@ pub enum Event {
     Ended(SessionError),
 }
 
-/// Counters of one session, from its start. All of them only grow, but for `streams` and `srtt`.
+/// Counters of one session, from its start. All of them only grow, but for `spare`, `streams` and `srtt`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -80,7 +85,13 @@ pub struct Stats {
     pub cuts: u64,
     /// Server: connections closed because newer ones of this session came; there are four at most.
     pub carriers_dropped: u64,
-    /// Dials that failed.
+    /// Client: a spare carrier is ready.
+    pub spare: bool,
+    /// Client: spares that took over.
+    pub spares_used: u64,
+    /// Client: spares that ended before they were used, and dials for one that failed.
+    pub spares_lost: u64,
+    /// Dials that failed, but for those.
     pub dial_failures: u64,
     /// Packets taken from carriers.
     pub packets_received: u64,
