@@ -830,8 +830,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a spare that is dead keeps the dial away",
         file: PATH,
-        right: "(self.doubted, self.next_dial) = (Some(id), Some(now + patience));",
-        wrong: "(self.doubted, self.next_dial) = (Some(id), Some(now + patience).filter(|_| false));",
+        right: "at.min(now + patience)));",
+        wrong: "at.min(now + patience)).filter(|_| false));",
         test: unit("path::tests::a_spare_that_is_not_heard_does_not_stand_in_the_way_of_a_dial"),
     },
     Fault {
@@ -851,9 +851,23 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "a spare that took over is no known path",
         file: PATH,
-        right: "let was_spare = carrier.state == State::Spare;",
-        wrong: "let was_spare = carrier.state == State::Dialing;",
+        right: "!self.is_client() && self.is_spare(id);",
+        wrong: "self.is_client() && self.is_spare(id);",
         test: rule("spare::connections_that_live_for_a_second_leave_more_with_a_spare"),
+    },
+    Fault {
+        name: "any progress praises the spare",
+        file: PATH,
+        right: "if carrier.was_spare {",
+        wrong: "if carrier.state == State::Current {",
+        test: unit("path::tests::failing_spares_do_not_touch_the_carrier_in_use_and_are_dialled_less_and_less"),
+    },
+    Fault {
+        name: "an ended session is kept by a weak reference",
+        file: "crates/turbotunnel/src/listener/arrivals.rs",
+        right: "self.fresh.retain(|fresh| !std::ptr::eq(",
+        wrong: "self.fresh.retain(|fresh| !std::ptr::eq(guest, guest) || !std::ptr::eq(",
+        test: unit("listener::arrivals::tests::a_session_that_is_over_is_kept_while_streams_of_it_wait"),
     },
     Fault {
         name: "keys never rest",

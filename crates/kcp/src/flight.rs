@@ -12,8 +12,8 @@
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
 //! Search      limit = 2 x bandwidth x min_rtt     or Cruise's if that is more, until bandwidth has not grown by a quarter for 3 rounds, or for one and there is
-//!                     a queue; it begins with 64 KiB, after a cut with an eighth of what was before, at most 256 KiB (three quarters of it where
-//!                     the path is known to be the same), and grows by what is acknowledged
+//!                     a queue; it begins with 64 KiB, after a cut with an eighth of the limit before it, at most 256 KiB, or with three
+//!                     quarters of that limit where the path is known to be the same, and grows by what is acknowledged
 //!                     up to twice what has arrived in the last min_rtt and 64 KiB
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;

@@ -49,9 +49,10 @@ pub struct Config {
     /// Client: how long a carrier may be silent, though something is owed, before another is dialled beside it. 2 s to 10 min; never less than four round trips, twice as long towards Go
     /// peers, at most a quarter of the time to live. Default 2 s: a second until it is asked for a sign of life, and one for the answer.
     pub stall: Duration,
-    /// Client: keep a second carrier beside the one in use, dialled and greeted, which takes over at once when that one is lost: a redial and its handshakes are not waited for.
-    /// It costs both ends a connection more, and about twice the dials where carriers are cut often. Where they end at a regular age the spare is dialled shortly before. Only with servers of
-    /// ours. Default: no.
+    /// Client: keep a second carrier beside the one in use, dialled and greeted, which takes over at once when that one is
+    /// lost: a dial and its handshakes are not waited for. It costs both ends a connection more, which is greeted every 25 s whatever
+    /// [`Config::keepalive`] is. Where carriers end at a regular age the spare is dialled shortly before that, so there is one dial for each
+    /// carrier as without it. Only with servers of ours. Default: no.
     pub spare: bool,
     /// The very first dial decides: if it fails, the session is over. Default: no, it is repeated like any other.
     pub fail_fast: bool,

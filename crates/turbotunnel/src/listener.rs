@@ -22,7 +22,7 @@ mod reception;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,7 +46,7 @@ use crate::limits::{Limits, ListenerStats};
 #[cfg(feature = "secure")]
 use crate::secure::{Route, StaticKey};
 use crate::session::{Event, Session};
-use crate::session_map::SessionMap;
+use crate::session_map::{Name, SessionMap};
 use crate::shared::{Shared, now};
 use crate::stream::Stream;
 use crate::tcp;
@@ -95,7 +95,8 @@ struct Server {
     budget: Arc<Budget>,
     /// Held by who is shedding sessions: one at a time.
     shedding: Mutex<()>,
-    nursery: Mutex<Nursery<Weak<Shared>>>,
+    /// By name: a weak reference would hold the memory of a session that has ended.
+    nursery: Mutex<Nursery<Name>>,
     on_event: Option<OnEvent>,
     arrivals: Mutex<Arrivals>,
     /// Something has arrived.
@@ -142,11 +143,11 @@ impl Server {
 
     /// Sessions that were begun and left have a number.
     fn look_after_embryonic(&self, shared: &Arc<Shared>) {
-        let look = |shared: &Weak<Shared>| shared.upgrade().map_or(Growth::Grown, |shared| Growth::of(&shared));
+        let look = |name: &Name| self.sessions.live(*name).map_or(Growth::Grown, |shared| Growth::of(&shared));
         let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
-        let goes = nursery.begin(Arc::downgrade(shared), look);
+        let goes = nursery.begin(shared.name, look);
         drop(nursery);
-        for oldest in goes.into_iter().filter_map(|oldest| oldest.upgrade()) {
+        for oldest in goes.into_iter().filter_map(|oldest| self.sessions.live(oldest)) {
             oldest.with(|state| state.tunnel.abandon(now()));
             self.admission().stats.sessions_abandoned_early += 1;
         }

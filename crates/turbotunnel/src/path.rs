@@ -10,8 +10,8 @@
 //! * The client dials whenever there is no carrier, or the one there is silent ([`crate::silence`]), after the pause of
 //!   [`crate::backoff`]. Progress, and only progress, forgets the pause. A dial without an answer gets another beside it; the first to
 //!   answer wins.
-//! * A client that keeps a spare ([`spare`]) goes over to it at once, and dials all the same if it is not heard on that within two round trips: what has ended the one may
-//!   have ended the other.
+//! * A client that keeps a spare ([`spare`]) goes over to it at once, and dials all the same if it is not heard on that within two round trips (250 ms at least):
+//!   what has ended the one may have ended the other.
 //! * The server never dials. A newcomer takes over with a HELLO of a higher number, or, if the peer sends no HELLOs, with its first
 //!   valid packet, or at once if there is no other. A HELLO that says so keeps it as a spare instead.
 //! * Nothing here gives a session up but its time to live.
@@ -49,7 +49,7 @@ pub enum Action {
 pub(crate) enum Change {
     /// This carrier sends from now on.
     Attached(CarrierId),
-    /// The same of one that was a spare.
+    /// The same of one that was there beside the last one, over the same path.
     Promoted(CarrierId),
     /// The current carrier is out of use. `in_doubt`: something was unanswered.
     Detached { id: CarrierId, why: CarrierEnd, age: Duration, in_doubt: bool },
@@ -119,6 +119,8 @@ struct Carrier {
     /// Client: what the peer had acknowledged when this carrier was dialled. Somebody who knows less is not the peer.
     floor: Sn,
     progress: bool,
+    /// Client: it was a spare.
+    was_spare: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +142,10 @@ pub(crate) struct Path {
     rejections: Option<(Instant, u32)>,
     last_made_progress: bool,
     spares: Spares,
-    /// Client: a spare that has taken over and was not heard since.
-    doubted: Option<CarrierId>,
+    /// Client: the carrier in use was a spare, and has not been heard since.
+    doubted: bool,
+    /// Client: the dial on its way was asked for.
+    asked: bool,
     /// Carriers that were spares.
     spares_used: u64,
     /// Peers of ours say HELLO on each carrier; until they do, a newcomer is nobody.
@@ -179,7 +183,8 @@ impl Path {
             rejections: None,
             last_made_progress: true,
             spares: Spares::new(),
-            doubted: None,
+            doubted: false,
+            asked: false,
             spares_used: 0,
             hello_required: false,
             dropped: 0,
@@ -328,28 +333,32 @@ impl Path {
         }
     }
 
-    /// Client: the spare sends from now on.
-    fn promote(&mut self, now: Instant, id: CarrierId) {
+    /// Client: the spare sends from now on. `same_path`: it is known to live where the last one was.
+    fn promote(&mut self, now: Instant, id: CarrierId, same_path: bool) {
         self.spares_used += 1;
-        self.get_mut(id).into_iter().for_each(|c| c.progress = false);
-        self.take_over(now, id);
-        let patience = self.silence.srtt.map_or(SPARE_PATIENCE, |srtt| (srtt * 2).max(SPARE_PATIENCE));
-        (self.doubted, self.next_dial) = (Some(id), Some(now + patience));
+        self.get_mut(id).into_iter().for_each(|c| (c.progress, c.was_spare) = (false, true));
+        self.retire_current(now);
+        // A dial that is on its way already may be the better one.
+        let patience = (self.silence.srtt.unwrap_or_default() * 2).clamp(SPARE_PATIENCE, DIAL_BESIDE);
+        self.next_dial = Some(self.next_dial.map_or(now + patience, |at| at.min(now + patience)));
+        self.doubted = true;
+        self.begin(now, id, same_path);
     }
 
     /// Client: the dial failed.
     pub(crate) fn handle_dial_failed(&mut self, now: Instant, id: CarrierId) {
         let Some(at) = self.carriers.iter().position(|c| c.id == id && c.state == State::Dialing) else { return };
         self.carriers.remove(at);
-        let in_use = self.current().is_some();
         if self.spares.is_dialing(id) {
-            self.changes.push_back(Change::SpareLost(id));
-            if in_use && !self.silence.is_dead() {
+            if self.current().is_some() && !self.silence.is_dead() {
+                self.changes.push_back(Change::SpareLost(id));
                 return self.spares.wasted();
             }
             self.spares.restart();
         }
-        let wanted = self.current().is_none() || self.silence.is_dead();
+        // The word of a doubted one is no better than none.
+        let wanted = self.current().is_none() || self.silence.is_dead() || self.doubted;
+        self.asked = false;
         let next_in = if wanted { self.schedule_dial_after_failure(now) } else { Duration::ZERO };
         self.next_dial = self.next_dial.filter(|_| wanted);
         self.changes.push_back(Change::DialFailed { id, next_in });
@@ -381,7 +390,17 @@ impl Path {
             State::Candidate => Some(now + CANDIDATE_LIMIT),
             State::Spare | State::Current | State::ReadOnly => None,
         };
-        self.carriers.push(Carrier { id, state, since: now, up: now, deadline, number: None, floor, progress: false });
+        self.carriers.push(Carrier {
+            id,
+            state,
+            since: now,
+            up: now,
+            deadline,
+            number: None,
+            floor,
+            progress: false,
+            was_spare: false,
+        });
         id
     }
 
@@ -406,14 +425,10 @@ impl Path {
             Role::Client => {
                 self.spares.lost(now.saturating_duration_since(carrier.up));
                 if let Some(spare) = self.spares.there() {
-                    return self.promote(now, spare);
+                    return self.promote(now, spare, true);
                 }
-                if let Some(since) = self.dial_of_spare() {
-                    // It is as good as any other now.
-                    self.next_dial = self.next_dial.or(Some((since + DIAL_BESIDE).max(now)));
-                    return;
-                }
-                self.spares.restart();
+                // One that is on its way as a spare may come first; it does not keep another away.
+                self.spares.not_due();
                 if !self.is_dialing() {
                     self.schedule_dial(now);
                 }
@@ -429,32 +444,43 @@ impl Path {
 
     /// Makes `id` the one that sends. The one before is only read from now on.
     fn take_over(&mut self, now: Instant, id: CarrierId) {
+        self.retire_current(now);
+        (self.next_dial, self.doubted, self.asked) = (None, false, false);
+        self.drop_late(id);
+        self.begin(now, id, false);
+    }
+
+    fn retire_current(&mut self, now: Instant) {
         if let Some(old) = self.current() {
             let (dead, in_doubt) = (self.silence.is_dead(), self.silence.owes());
-            let (client, since, progress) = {
+            let (client, since, up, progress) = {
                 let client = self.is_client();
                 let Some(old) = self.get_mut(old) else { return };
                 old.state = State::ReadOnly;
                 old.deadline = Some(now + if client { READ_OUT_CLIENT } else { READ_OUT_SERVER });
-                (client, old.since, old.progress)
+                (client, old.since, old.up, old.progress)
             };
             self.last_made_progress = progress;
+            if client && dead {
+                self.spares.lost(self.last_contact.saturating_duration_since(up));
+            }
             if client {
                 self.actions.push_back(Action::CloseWrite(old));
             }
             let why = if dead { CarrierEnd::Silent } else { CarrierEnd::Replaced };
             self.changes.push_back(Change::Detached { id: old, why, age: now - since, in_doubt });
         }
-        (self.next_dial, self.doubted) = (None, None);
+    }
+
+    fn begin(&mut self, now: Instant, id: CarrierId, same_path: bool) {
         self.spares.restart();
-        self.drop_late(id);
         self.silence.restart(now);
+        let same_path = same_path || !self.is_client() && self.is_spare(id);
         if let Some(carrier) = self.get_mut(id) {
-            let was_spare = carrier.state == State::Spare;
             carrier.state = State::Current;
             carrier.since = now;
             carrier.deadline = None;
-            self.changes.push_back(if was_spare { Change::Promoted(id) } else { Change::Attached(id) });
+            self.changes.push_back(if same_path { Change::Promoted(id) } else { Change::Attached(id) });
         }
     }
 
@@ -482,6 +508,11 @@ impl Path {
         if spare {
             carrier.state = State::Spare;
             carrier.deadline = Some(now + spare::KEEP);
+            // One is enough.
+            for older in self.carriers.extract_if(.., |c| c.state == State::Spare && c.id != id) {
+                self.actions.push_back(Action::Drop(older.id));
+                self.dropped += 1;
+            }
             return;
         }
         if newest.is_none_or(|newest| number.wrapping_sub(newest).cast_signed() > 0) {
@@ -500,7 +531,7 @@ impl Path {
         let current = self.current();
         if current == Some(id) {
             self.silence.heard(now);
-            if self.doubted.take().is_some() {
+            if std::mem::take(&mut self.doubted) && !self.asked {
                 self.next_dial = None;
                 self.drop_late(id);
             }
@@ -535,7 +566,7 @@ impl Path {
         self.backoff.progress();
         let Some(carrier) = self.get_mut(id) else { return };
         carrier.progress = true;
-        if carrier.state == State::Current {
+        if carrier.was_spare {
             self.spares.was_of_use();
         }
     }
@@ -590,6 +621,7 @@ impl Path {
         if self.is_client() && self.dialing() < MAX_DIALS {
             self.backoff.progress();
             self.next_dial = Some(now);
+            self.asked = true;
         }
     }
 
@@ -628,7 +660,7 @@ impl Path {
                     }
                     Verdict::Dead => {
                         if let Some(spare) = self.spares.there() {
-                            self.promote(now, spare);
+                            self.promote(now, spare, false);
                             break;
                         }
                         if !self.is_dialing() {
@@ -656,7 +688,7 @@ impl Path {
         }
         if self.spares.dial_is_due(now) {
             // Also while a question is unanswered: it may be the path, and then another is dialled soon.
-            if self.is_dialing() || self.current().is_none() || self.silence.is_in_doubt() {
+            if self.dialing() > 0 || self.current().is_none() || self.silence.is_in_doubt() {
                 return self.spares.put_off(now);
             }
             let id = self.add(now, State::Dialing, una);
@@ -665,13 +697,9 @@ impl Path {
         }
     }
 
-    /// Since when the spare is being dialled.
-    fn dial_of_spare(&self) -> Option<Instant> {
-        self.carriers.iter().find(|c| c.state == State::Dialing && self.spares.is_dialing(c.id)).map(|c| c.since)
-    }
-
+    /// For use now, not for a spare.
     fn is_dialing(&self) -> bool {
-        self.dialing() > 0
+        self.carriers.iter().any(|c| c.state == State::Dialing && !self.spares.is_dialing(c.id))
     }
 
     fn dialing(&self) -> usize {

@@ -125,6 +125,10 @@ impl SessionMap {
         }
     }
 
+    pub(crate) fn live(&self, name: Name) -> Option<Arc<Shared>> {
+        self.shard(name).live.get(&name).cloned()
+    }
+
     /// Enters a new session, or gives the one that somebody else has entered meanwhile.
     pub(crate) fn insert(&self, name: impl Into<Name>, new: impl FnOnce() -> Arc<Shared>) -> (Arc<Shared>, bool) {
         let name = name.into();

@@ -91,10 +91,10 @@ impl Tunnel {
         let config = config.normalized();
         let mut path = Path::client(now, config.time_to_live, seed);
         // It is asked after a second of silence, and the rest is for the answer.
+        path.set_limits(config.max_backoff, config.stall.saturating_sub(crate::silence::PATIENCE));
         if config.spare {
             path.want_spare();
         }
-        path.set_limits(config.max_backoff, config.stall.saturating_sub(crate::silence::PATIENCE));
         let mut tunnel = Self::new(now, Side::Client, config, conv, path);
         tunnel.advance(now);
         tunnel
@@ -382,6 +382,10 @@ impl Tunnel {
         if self.token_confirmed && !knows_token {
             return false;
         }
+        if hello.spare && !self.token_confirmed {
+            // Who is a stranger still gets no answer but by taking over, which the client notices.
+            return false;
+        }
         self.token_confirmed |= knows_token;
         self.set_peer(now, PeerKind::Ours);
         self.path.handle_hello(now, id, hello.carrier, hello.spare);
@@ -418,6 +422,9 @@ impl Tunnel {
 
     /// Client: not heard from the session, which knows nothing of this.
     fn handle_held(&mut self, now: Instant, id: CarrierId, limit: Limit) {
+        if self.path.is_spare(id) {
+            return;
+        }
         if self.held.replace((id, limit)).is_none_or(|(before, _)| before != id) {
             self.events.push_back(Event::Held { id, limit });
         }
@@ -453,7 +460,10 @@ impl Tunnel {
             max_packet: MAX_PACKET as u16,
         };
         self.send_control(id, Control::Hello(hello));
-        self.send_control(id, Control::Settings(settings));
+        // A spare has nothing to say: its SETTINGS come when it is used.
+        if !self.path.is_spare(id) {
+            self.send_control(id, Control::Settings(settings));
+        }
     }
 
     /// False: not on a carrier that was replaced, nor on one that does not take what waits for it.
@@ -556,6 +566,10 @@ impl Tunnel {
                 self.apply(now, change);
             }
             self.path.dial_if_due(now, self.engine.kcp().una());
+            if !self.control.is_empty() {
+                // Nobody asks any more for what was to be said on a carrier that has gone.
+                self.control.retain(|(to, _)| self.path.may_send_on(*to));
+            }
             self.update_owed(now);
             if !self.finish_closing(now) {
                 break;
@@ -585,7 +599,6 @@ impl Tunnel {
                 self.contact_lost.get_or_insert(last_contact);
                 self.coming_up = None;
                 self.ping = None;
-                self.control.retain(|(to, _)| *to != id);
                 let unacknowledged = self.engine.kcp().in_flight();
                 self.engine.suspend(now, in_doubt);
                 self.events.push_back(Event::CarrierLost { id, why, age, unacknowledged });
@@ -601,10 +614,7 @@ impl Tunnel {
             Change::Probe(id) => self.probe(now, id),
             Change::Greet(id) => self.send_hello(id, id.0),
             Change::SpareReady(id) => self.events.push_back(Event::SpareReady { id }),
-            Change::SpareLost(id) => {
-                self.stats.spares_lost += 1;
-                self.control.retain(|(to, _)| *to != id);
-            }
+            Change::SpareLost(_) => self.stats.spares_lost += 1,
             Change::Unknown => self.end(now, SessionError::Unknown),
             Change::Expired if self.heard => self.end(now, SessionError::GaveUp(self.path.time_to_live())),
             Change::Expired if self.stranger => self.end(now, SessionError::NotAPeer),

@@ -1,6 +1,10 @@
 //! A spare carrier: what it saves, and what it must not do.
 
-use turbotunnel::tunnel::Event;
+use std::time::Instant;
+
+use turbotunnel::Config;
+use turbotunnel::control::{Control, Hello, Token};
+use turbotunnel::tunnel::{CarrierId, Event, Tunnel};
 use turbotunnel_sim::{Fault, How, KIB, Link, MIB, Side, Sim, Suite, Traffic, When, ms, secs};
 
 use crate::{losses, ups};
@@ -99,4 +103,60 @@ fn towards_a_go_server_there_is_no_spare() {
         .traffic(Traffic::upload(100 * KIB).paced(1_000, ms(50)).finishes_last());
     sim.run_until_done(secs(60));
     assert_eq!((sim.dialled(), sim.client_stats().spares_used), (1, 0));
+}
+
+const CONV: u32 = 7;
+const TOKEN: Token = [9; 8];
+
+fn hello(carrier: u32, spare: bool, token: Token) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let una = kcp::Sn::new(0);
+    Control::Hello(Hello { version: 1, heard: true, spare, conv: CONV, carrier, una, token }).encode(&mut packet);
+    packet
+}
+
+/// A server whose client has repeated the token, or not, on carrier 1; nothing waits to be sent.
+#[allow(clippy::disallowed_methods, reason = "a point to count virtual time from")]
+fn server(confirmed: bool) -> (Instant, Tunnel, CarrierId) {
+    let now = Instant::now();
+    let mut tunnel = Tunnel::server(now, Config::default(), CONV, TOKEN);
+    let first = tunnel.attach(now);
+    tunnel.handle_packet(now, first, &hello(1, false, if confirmed { TOKEN } else { [0; 8] }));
+    sent(&mut tunnel, now, first);
+    while tunnel.poll_event().is_some() {}
+    (now, tunnel, first)
+}
+
+fn sent(tunnel: &mut Tunnel, now: Instant, on: CarrierId) -> usize {
+    let mut packet = Vec::new();
+    std::iter::from_fn(|| tunnel.poll_transmit(now, on, &mut packet).then_some(())).count()
+}
+
+/// Answers that a spare took with it are forgotten, however many come and go.
+#[test]
+fn spares_that_come_and_go_leave_nothing_at_the_server() {
+    let (now, mut tunnel, first) = server(true);
+    for number in 2..200 {
+        let spare = tunnel.attach(now);
+        for _ in 0..4 {
+            tunnel.handle_packet(now, spare, &hello(number, true, TOKEN));
+        }
+        tunnel.handle_ended(now, spare, turbotunnel::CarrierEnd::Closed);
+    }
+    assert!(!tunnel.has_work(now));
+    assert_eq!((tunnel.current(), sent(&mut tunnel, now, first)), (Some(first), 0));
+}
+
+/// Each greeting gets one answer, no larger than it is; whoever does not know the token gets none, and no token that way either.
+#[test]
+fn only_the_client_is_answered_on_a_spare() {
+    for (confirmed, token, answers) in [(true, TOKEN, 1), (true, [0; 8], 0), (true, [1; 8], 0), (false, [0; 8], 0)] {
+        let (now, mut tunnel, first) = server(confirmed);
+        let spare = tunnel.attach(now);
+        for _ in 0..3 {
+            tunnel.handle_packet(now, spare, &hello(2, true, token));
+            assert_eq!(sent(&mut tunnel, now, spare), answers, "{confirmed} {token:?}");
+        }
+        assert_eq!(tunnel.current(), Some(first));
+    }
 }

@@ -120,12 +120,13 @@ impl Line {
     /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
     fn teller(&self, id: SessionId, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
         let (log, board) = (self.log.clone(), self.board.clone());
-        let (server, fail_fast, spare) = (self.way.address(), self.config.fail_fast, self.config.spare);
-        let told = Mutex::new((None::<Instant>, 0));
+        let (server, fail_fast) = (self.way.address(), self.config.fail_fast);
+        // When a failure was told, how many strangers answered in a row, and whether a spare is there.
+        let told = Mutex::new((None::<Instant>, 0, false));
         move |event| {
             board.handle_event(id, &event);
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            let (told_at, in_a_row) = &mut *told;
+            let (told_at, in_a_row, spare) = &mut *told;
             match event {
                 Event::CarrierUp { number, gap, resent, .. } => {
                     (*told_at, *in_a_row) = (None, 0);
@@ -149,14 +150,16 @@ impl Line {
                         ("reason", reason.to_string().into()),
                         ("unacknowledged", unacknowledged.into()),
                     ];
-                    // A spare may be there.
-                    let then = if spare { "" } else { ", redialing" };
+                    let then = if std::mem::take(spare) { "" } else { ", redialing" };
                     let text = format_args!("carrier {number} lost after {} ({reason}){then}", text::age(age));
                     log.event("carrier_lost", &fields, text);
                 }
-                Event::SpareReady { number, .. } if log.level() == Level::Verbose => {
-                    let fields = [session_field(id), ("carrier", number.into())];
-                    log.event("spare_ready", &fields, format_args!("carrier {number} is ready, a spare"));
+                Event::SpareReady { number, .. } => {
+                    *spare = true;
+                    if log.level() == Level::Verbose {
+                        let fields = [session_field(id), ("carrier", number.into())];
+                        log.event("spare_ready", &fields, format_args!("carrier {number} is ready, a spare"));
+                    }
                 }
                 Event::DialFailed { number, error, next_in, unanswered } => {
                     *in_a_row = if unanswered { *in_a_row + 1 } else { 0 };

@@ -44,7 +44,7 @@ fn no_valid_answer(what: &'static str) -> io::Error {
 
 /// Sealed packets over a byte stream.
 ///
-/// Memory: the two keys while idle; a kilobyte of what was made of them while less than [`IDLE`] lies between uses; while writing up to 64 KiB and one turn's packets, twice.
+/// Memory: the two keys, and what was made of them, a kilobyte, until a use after a rest of [`IDLE`]; while writing up to 64 KiB and one turn's packets, twice.
 pub(crate) struct SecureCarrier<IO> {
     io: Pin<Box<IO>>,
     records: Records,
@@ -105,8 +105,8 @@ fn not_good(error: RecordError) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, error)
 }
 
-/// Used now, and not for a while before.
-fn is_idle(used: &mut Instant) -> bool {
+/// Notes that it is used now. True: it was not for a while before.
+fn after_a_rest(used: &mut Instant) -> bool {
     let now = now();
     now.saturating_duration_since(std::mem::replace(used, now)) >= IDLE
 }
@@ -117,7 +117,7 @@ impl<IO> SecureCarrier<IO> {
             self.records.seal(self.packets.as_bytes(), &mut self.sealed).map_err(not_good)?;
             let keep = if self.packets.len() > KEEP { usize::MAX } else { KEEP };
             self.packets.clear(keep);
-            if is_idle(&mut self.sealed_at) {
+            if after_a_rest(&mut self.sealed_at) {
                 self.records.rest_sealing();
             }
         }
@@ -157,7 +157,7 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
             Err(error) if bytes.is_empty() => return Poll::Ready(Err(not_good(error))),
             Ok(()) | Err(_) => {}
         }
-        if is_idle(&mut self.opened_at) {
+        if after_a_rest(&mut self.opened_at) {
             self.records.rest_opening();
         }
         if self.partial.is_empty() {

@@ -108,6 +108,9 @@ impl Arrivals {
         set(&guest.over, true);
         if get(&guest.queued) && !get(&guest.handed_out) && !self.closed {
             self.keep(guest.clone());
+        } else {
+            // A weak reference holds its memory.
+            self.fresh.retain(|fresh| !std::ptr::eq(fresh.as_ptr(), Arc::as_ptr(guest)));
         }
     }
 
@@ -205,6 +208,7 @@ mod tests {
         arrivals.announce(&waiting);
         arrivals.end(&waiting);
         arrivals.end(&empty);
+        assert_eq!(Arc::weak_count(&empty), 0, "nothing of it stays");
         drop((waiting, empty));
         let taken = arrivals.next_with_streams().expect("kept for its streams");
         arrivals.announce(&taken);

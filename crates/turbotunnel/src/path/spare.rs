@@ -91,6 +91,13 @@ impl Spares {
         self.stage == Stage::Unplanned
     }
 
+    /// The carrier in use was lost: no time for another, but a dial on its way goes on.
+    pub(super) fn not_due(&mut self) {
+        if matches!(self.stage, Stage::Due(_)) {
+            self.restart();
+        }
+    }
+
     /// The carrier in use was heard. Its connection is there since `up`.
     pub(super) fn heard(&mut self, now: Instant, up: Instant) {
         if self.stage == Stage::Unplanned {
@@ -157,7 +164,7 @@ impl Spares {
 
     // Facts.
 
-    /// The one that can take over.
+    /// The one that can take over. It may not have answered yet: it is connected all the same.
     pub(super) fn there(&self) -> Option<CarrierId> {
         match self.stage {
             Stage::Greeted(id) | Stage::Ready(id, _) => Some(id),
@@ -166,7 +173,7 @@ impl Spares {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.stage, Stage::Ready(..))
+        self.there().is_some_and(|id| self.known == Some(id))
     }
 
     pub(super) fn is_dialing(&self, id: CarrierId) -> bool {

@@ -464,6 +464,19 @@ fn a_spare_that_is_not_heard_does_not_stand_in_the_way_of_a_dial() {
     path.handle_dialed(cut + ms(500), id(3));
     assert_eq!(path.current(), Some(id(3)));
 
+    // The dial fails: it is repeated as ever, for a spare that is not heard is none.
+    let (now, mut path) = with_spare();
+    path.handle_ended(now + secs(10), id(1), CarrierEnd::Closed);
+    runs(&mut path, now, ms(10_400));
+    path.handle_dial_failed(now + ms(10_410), id(3));
+    assert!(matches!(runs(&mut path, now, ms(10_600))[..], [(10_485..=10_510, Action::Dial(CarrierId(4)))]));
+
+    // However slow the path was, it is not waited for longer than between two dials.
+    let (now, mut path) = with_spare();
+    path.set_srtt(Some(secs(60)));
+    path.handle_ended(now + secs(10), id(1), CarrierEnd::Closed);
+    assert_eq!(runs(&mut path, now, secs(14)), [(14_000, Action::Dial(id(3)))]);
+
     // Heard while the dial is on its way: that one is not needed.
     let (now, mut path) = with_spare();
     path.handle_ended(now + secs(10), id(1), CarrierEnd::Closed);
@@ -481,7 +494,11 @@ fn a_spare_takes_over_from_a_carrier_that_is_silent() {
     let changes = changes(&mut path);
     assert_eq!(changes[0], Change::Probe(id(1)));
     assert!(matches!(changes[1], Change::Detached { id: CarrierId(1), why: CarrierEnd::Silent, .. }), "{changes:?}");
-    assert_eq!((changes[2], path.current()), (Change::Promoted(id(2)), Some(id(2))));
+    assert_eq!(
+        (changes[2], path.current()),
+        (Change::Attached(id(2)), Some(id(2))),
+        "of which nobody knows yet whether it lives"
+    );
 }
 
 #[test]
@@ -510,6 +527,7 @@ fn failing_spares_do_not_touch_the_carrier_in_use_and_are_dialled_less_and_less(
     let mut dials = Vec::new();
     for second in 0..100 {
         path.handle_heard(now + secs(second), id(1));
+        path.handle_progress(id(1));
         for (at, action) in runs(&mut path, now, secs(second)) {
             let Action::Dial(dial) = action else { panic!("{action:?}") };
             dials.push(at / 1_000);
@@ -529,12 +547,52 @@ fn a_spare_that_is_being_dialled_when_the_carrier_is_lost_is_the_next_carrier() 
     path.handle_heard(now, id(1));
     assert_eq!(runs(&mut path, now, secs(1)), [(250, Action::Dial(id(2)))]);
     path.handle_ended(now + secs(2), id(1), CarrierEnd::Closed);
-    assert_eq!(runs(&mut path, now, secs(6)), [(4_250, Action::Dial(id(3)))], "a dial beside it, as ever");
+    let dials = [(2_000, Action::Dial(id(3))), (6_000, Action::Dial(id(4)))];
+    assert_eq!(runs(&mut path, now, secs(6)), dials, "it keeps no other away");
     changes(&mut path);
     path.handle_dialed(now + secs(6), id(2));
     assert_eq!((changes(&mut path), path.current()), (vec![Change::Attached(id(2))], Some(id(2))));
-    assert_eq!(actions(&mut path), [Action::Drop(id(3))]);
+    assert_eq!(actions(&mut path), [Action::Drop(id(3)), Action::Drop(id(4))]);
     assert_eq!(path.spares_used(), 0, "it never was one");
+}
+
+#[test]
+fn a_dial_that_was_asked_for_is_not_dropped_for_a_spare() {
+    let (now, mut path) = with_spare();
+    path.dial_now(now + secs(2));
+    assert_eq!(runs(&mut path, now, secs(2)), [(2_000, Action::Dial(id(3)))]);
+    path.handle_ended(now + ms(2_010), id(1), CarrierEnd::Closed);
+    path.handle_heard(now + ms(2_020), id(2));
+    assert_eq!((actions(&mut path), path.current()), (vec![], Some(id(2))));
+    path.handle_dialed(now + ms(2_030), id(3));
+    assert_eq!(path.current(), Some(id(3)));
+}
+
+/// Who drops all packets after 20 s is as regular as who cuts.
+#[test]
+fn silence_at_a_regular_age_is_learned_too() {
+    let (mut now, mut path) = connected();
+    path.want_spare();
+    path.handle_keeps_spares();
+    for n in 1..=3 {
+        let (up, carrier) = (now, path.current().unwrap());
+        path.handle_heard(up + secs(20), carrier);
+        path.set_owed(up + secs(20), IN_FLIGHT);
+        actions(&mut path);
+        runs(&mut path, up, secs(23));
+        assert!(!path.silence.is_in_doubt() || path.silence.is_dead(), "{n}");
+        now = up + secs(23);
+        path.dial_now(now);
+        path.handle_timeout(now, Sn::new(0));
+        path.set_owed(now, Owed::default());
+        path.handle_dialed(now, CarrierId(path.last_id));
+    }
+    actions(&mut path);
+    let current = path.current().unwrap();
+    path.handle_heard(now, current);
+    let mut dials = runs(&mut path, now, secs(20));
+    dials.retain(|(_, action)| matches!(action, Action::Dial(_)));
+    assert_eq!(dials.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [17_500], "shortly before");
 }
 
 /// The network has changed, or the user wants another: what is there already is not what is wanted.
@@ -568,6 +626,9 @@ fn a_server_keeps_a_spare_as_long_as_it_is_greeted() {
     let other = path.attach(now + secs(101));
     path.handle_hello(now + secs(101), other, 3, true);
     path.handle_heard(now + secs(170), spare);
-    let dropped = runs(&mut path, now, secs(177));
-    assert_eq!(dropped, [(130_000, Action::Drop(first)), (176_000, Action::Drop(other))]);
+    let newer = path.attach(now + secs(102));
+    path.handle_hello(now + secs(102), newer, 4, true);
+    assert_eq!(actions(&mut path), [Action::Drop(other)], "one is enough");
+    let dropped = runs(&mut path, now, secs(178));
+    assert_eq!(dropped, [(130_000, Action::Drop(first)), (177_000, Action::Drop(newer))]);
 }
