@@ -858,7 +858,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "any progress praises the spare",
         file: PATH,
-        right: "if carrier.was_spare {",
+        right: "if std::mem::take(&mut carrier.was_spare) {",
         wrong: "if carrier.state == State::Current {",
         test: unit("path::tests::failing_spares_do_not_touch_the_carrier_in_use_and_are_dialled_less_and_less"),
     },

@@ -150,7 +150,7 @@ pub(crate) struct Path {
     spares_used: u64,
     /// Peers of ours say HELLO on each carrier; until they do, a newcomer is nobody.
     hello_required: bool,
-    /// Carriers closed because newer ones came, of more than [`MAX_CARRIERS`].
+    /// Carriers closed because newer ones came: of more than [`MAX_CARRIERS`], of more spares than one.
     dropped: u64,
     actions: VecDeque<Action>,
     changes: VecDeque<Change>,
@@ -425,7 +425,8 @@ impl Path {
             Role::Client => {
                 self.spares.lost(now.saturating_duration_since(carrier.up));
                 if let Some(spare) = self.spares.there() {
-                    return self.promote(now, spare, true);
+                    let same_path = self.has_spare() && !self.silence.is_in_doubt();
+                    return self.promote(now, spare, same_path);
                 }
                 // One that is on its way as a spare may come first; it does not keep another away.
                 self.spares.not_due();
@@ -462,7 +463,7 @@ impl Path {
             };
             self.last_made_progress = progress;
             if client && dead {
-                self.spares.lost(self.last_contact.saturating_duration_since(up));
+                self.spares.lost(self.silence.last_heard().saturating_duration_since(up));
             }
             if client {
                 self.actions.push_back(Action::CloseWrite(old));
@@ -531,9 +532,13 @@ impl Path {
         let current = self.current();
         if current == Some(id) {
             self.silence.heard(now);
-            if std::mem::take(&mut self.doubted) && !self.asked {
-                self.next_dial = None;
-                self.drop_late(id);
+            // One that was found silent has to answer, too.
+            if self.doubted && !self.silence.is_dead() {
+                self.doubted = false;
+                if !self.asked {
+                    self.next_dial = None;
+                    self.drop_late(id);
+                }
             }
             if self.spares.is_unplanned()
                 && let Some(up) = self.get(id).map(|c| c.up)
@@ -566,7 +571,7 @@ impl Path {
         self.backoff.progress();
         let Some(carrier) = self.get_mut(id) else { return };
         carrier.progress = true;
-        if carrier.was_spare {
+        if std::mem::take(&mut carrier.was_spare) {
             self.spares.was_of_use();
         }
     }

@@ -122,6 +122,10 @@ impl Silence {
         self.interval = PATIENCE * self.factor;
     }
 
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.heard
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
     }

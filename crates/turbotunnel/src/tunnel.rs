@@ -382,7 +382,7 @@ impl Tunnel {
         if self.token_confirmed && !knows_token {
             return false;
         }
-        if hello.spare && !self.token_confirmed {
+        if hello.spare && !self.token_confirmed && !knows_token {
             // Who is a stranger still gets no answer but by taking over, which the client notices.
             return false;
         }

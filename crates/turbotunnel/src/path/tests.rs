@@ -539,6 +539,41 @@ fn failing_spares_do_not_touch_the_carrier_in_use_and_are_dialled_less_and_less(
     assert_eq!(path.current(), Some(id(1)));
 }
 
+/// Only the first progress speaks for a spare: those that fail afterwards are not better for it.
+#[test]
+fn a_carrier_that_was_a_spare_does_not_praise_the_spares_after_it() {
+    let (now, mut path) = with_spare();
+    path.handle_ended(now + secs(1), id(1), CarrierEnd::Closed);
+    changes(&mut path);
+    let mut dials = Vec::new();
+    for second in 1..60 {
+        path.handle_heard(now + secs(second), id(2));
+        path.handle_progress(id(2));
+        for (at, action) in runs(&mut path, now, secs(second)) {
+            let Action::Dial(dial) = action else { panic!("{action:?}") };
+            dials.push(at / 1_000);
+            path.handle_dial_failed(now + secs(second), dial);
+        }
+    }
+    assert_eq!(dials, [1, 4, 8, 14, 24, 42]);
+}
+
+/// It was found silent as well: a packet that shows one direction only does not take the dial away that is needed.
+#[test]
+fn a_doubted_spare_that_is_silent_has_to_answer() {
+    let (now, mut path) = with_spare();
+    path.handle_ended(now + secs(10), id(1), CarrierEnd::Closed);
+    path.set_owed(now + secs(10), IN_FLIGHT);
+    let done = runs(&mut path, now, secs(13));
+    assert_eq!(done[0], (10_400, Action::Dial(id(3))));
+    assert!(path.silence.is_dead());
+    path.handle_heard(now + secs(13), id(2));
+    assert_eq!(actions(&mut path), []);
+    assert!(runs(&mut path, now, secs(19)).contains(&(18_400, Action::Dial(id(5)))), "it goes on");
+    path.handle_dialed(now + secs(19), id(5));
+    assert_eq!(path.current(), Some(id(5)));
+}
+
 #[test]
 fn a_spare_that_is_being_dialled_when_the_carrier_is_lost_is_the_next_carrier() {
     let (now, mut path) = connected();
