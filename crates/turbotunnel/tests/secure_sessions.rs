@@ -640,12 +640,12 @@ async fn a_session_that_finds_no_place_for_its_next_carrier_is_told_and_goes_on_
 async fn a_plain_session_does_not_believe_that_it_is_not_admitted_or_held() {
     let listener = echoing(Listener::builder().config(Config::default()));
     let meddle: Meddle = Arc::new(|_, offset, bytes| {
-        // Behind HELLO (conv at its bytes 3 to 6), in front of the rest.
+        // In front of HELLO (conv at its bytes 3 to 6): who has been heard is not believed to have no room.
         if offset == 0 && bytes.len() > 25 {
             let conv = bytes[5..9].to_vec();
             let not_admitted = [&[0, 5, 7][..], &conv].concat();
             let held = [&[0, 6, 8][..], &conv, &[1]].concat();
-            bytes.splice(25..25, [not_admitted, held].concat());
+            bytes.splice(0..0, [not_admitted, held].concat());
         }
     });
     let (session, _) =
