@@ -831,7 +831,7 @@ pub const FAULTS: &[Fault] = &[
         name: "a spare that is dead keeps the dial away",
         file: PATH,
         right: "at.min(now + patience)));",
-        wrong: "at.min(now + patience)).filter(|_| false));",
+        wrong: "at.min(now + patience))).filter(|_| false);",
         test: unit("path::tests::a_spare_that_is_not_heard_does_not_stand_in_the_way_of_a_dial"),
     },
     Fault {
@@ -866,7 +866,7 @@ pub const FAULTS: &[Fault] = &[
         name: "an ended session is kept by a weak reference",
         file: "crates/turbotunnel/src/listener/arrivals.rs",
         right: "self.fresh.retain(|fresh| !std::ptr::eq(",
-        wrong: "self.fresh.retain(|fresh| !std::ptr::eq(guest, guest) || !std::ptr::eq(",
+        wrong: "self.fresh.retain(|fresh| std::ptr::eq(guest, guest) || !std::ptr::eq(",
         test: unit("listener::arrivals::tests::a_session_that_is_over_is_kept_while_streams_of_it_wait"),
     },
     Fault {
