@@ -11,7 +11,7 @@ use crate::{losses, ups};
 
 const ROUND_TRIP: u64 = 200;
 
-/// A question and an answer every 20 ms over a path of 200 ms, and the first carrier is cut after five seconds.
+/// 100 bytes up every 20 ms over a path of 200 ms, and the first carrier is cut after five seconds.
 fn cut_once(name: &str, spare: bool) -> Sim {
     Sim::new(name)
         .link(Link::new(ms(ROUND_TRIP / 2)))
@@ -72,7 +72,7 @@ fn where_every_carrier_dies_at_twenty_seconds_nothing_waits_for_a_dial() {
         let up = ups.iter().find(|up| *up > lost).expect("another follows");
         assert!(*up - *lost <= ms(ROUND_TRIP + 10), "{:?} after the cut at {lost:?}", *up - *lost);
     }
-    // One for each cut, and one more for a spare that is never the same age as the carrier.
+    // One dial for each cut, and a few more until the age is known.
     assert!(sim.dialled() as u64 <= stats.cuts + 4, "{} dials for {} cuts", sim.dialled(), stats.cuts);
 }
 
