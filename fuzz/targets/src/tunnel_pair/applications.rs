@@ -76,9 +76,12 @@ impl Pair {
         match outcome {
             Ok(None) => {}
             Ok(Some(0)) if len > 0 => {
-                self.half(side, id).ended = true;
+                let refused = self.mute && self.may_be_refused(side, id);
+                let half = self.half(side, id);
+                (half.ended, half.refused) = (true, refused);
+                let half = *half;
                 let peer = self.halves[1 - side].get(&id).copied().unwrap_or_default();
-                let finished = peer.finished || peer.let_go || self.closed[1 - side];
+                let finished = refused || peer.finished || peer.let_go || self.closed[1 - side];
                 assert!(self.forged || finished, "stream {id} ended, and nobody had ended it");
                 assert!(self.forged || half.read == peer.written, "stream {id} ended too early: {half:?} {peer:?}");
             }
@@ -123,12 +126,17 @@ impl Pair {
             StreamFailure::Stream(StreamError::ClosedByPeer) => {
                 self.halves[1 - side].get(&id).is_some_and(|peer| peer.let_go)
             }
-            StreamFailure::Stream(StreamError::Refused) => {
-                self.ends[1 - side].as_ref().is_some_and(|peer| peer.tunnel().engine_stats().1.streams_refused > 0)
-            }
+            StreamFailure::Stream(StreamError::Refused) => self.may_be_refused(side, id),
             _ => false,
         };
         assert!(reason || self.forged, "stream {id}: {error}");
+    }
+
+    /// Its peer refused a stream, and this may be the one.
+    fn may_be_refused(&self, side: usize, id: StreamId) -> bool {
+        let peer = self.ends[1 - side].as_ref();
+        let refused = peer.is_some_and(|peer| peer.tunnel().engine_stats().1.streams_refused > 0);
+        refused && !self.halves[1 - side].contains_key(&id)
     }
 
     pub(super) fn tell(&mut self, side: usize) -> bool {
@@ -157,6 +165,12 @@ impl Pair {
                         assert!(!std::mem::replace(&mut half.closed_by_peer, true) || forged, "closed twice: {id}");
                     }
                 }
+                Event::Refused(id) => {
+                    assert!(self.may_be_refused(side, id) || forged, "stream {id} was not refused");
+                    if let Some(half) = self.halves[side].get_mut(&id) {
+                        assert!(!std::mem::replace(&mut half.refused, true) || forged, "refused twice: {id}");
+                    }
+                }
                 _ => {}
             }
         }
@@ -175,7 +189,8 @@ impl Pair {
                 busy = true;
             }
             let half = self.halves[side][&id];
-            if half.finished || half.let_go || half.closed_by_peer || over || self.end(side).waits_for(id).1 {
+            let done = half.finished || half.let_go || half.closed_by_peer || half.refused || over;
+            if done || self.end(side).waits_for(id).1 {
                 continue;
             }
             let wanted = LAST_WORDS.min(3 * self.config.send_buffer as u64) - half.last_words;
