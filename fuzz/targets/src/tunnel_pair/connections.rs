@@ -161,10 +161,19 @@ impl Pair {
             self.ends[1] = Some(End::new(Tunnel::server(now, self.config.clone(), CONV, TOKEN)));
             self.last_heard[1] = now;
         }
-        let end = self.end(1);
-        if end.tunnel().ended().is_some() {
-            return self.answer_unknown(at, &packets);
+        let ended = self.end(1).tunnel();
+        if ended.ended().is_some() {
+            let Some(embryo) = ended.embryo() else { return self.answer_unknown(at, &packets) };
+            // It goes on, for whoever knows its conv. Its application knew of no stream.
+            let mut plug = Plug::default();
+            let conv = |packet| Control::decode(packet).map(|control| control.conv()).or_else(|| kcp::conv_of(packet));
+            if !plug.packets(&packets).packets().any(|packet| conv(packet) == Some(embryo.conv())) {
+                return;
+            }
+            self.ends[1] = Some(End::new(Tunnel::reborn(now, self.config.clone(), embryo)));
+            (self.last_heard[1], self.closed[1]) = (now, false);
         }
+        let end = self.end(1);
         let carrier = end.with(|tunnel| tunnel.attach(now));
         let plug = &mut self.wires[at].plugs[1];
         plug.carrier = Some(carrier);
