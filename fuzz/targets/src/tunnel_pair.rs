@@ -54,7 +54,8 @@ struct Half {
     failed: bool,
     delivered: bool,
     closed_by_peer: bool,
-    /// The peer has no room for it: a client takes a few streams that its application does not look for. A Go program's end is told no more than that it ended.
+    /// The peer has no room for it: a client takes a few streams that its application does not look for. Who has let go is not told, and a Go program's end
+    /// only that it ended.
     refused: bool,
     /// Bytes written when nothing more went wrong.
     last_words: u64,
@@ -309,7 +310,8 @@ impl Pair {
                 let peer = self.halves[1 - side].get(id).copied();
                 let closed_there = half.closed_by_peer || peer.is_some_and(|peer| peer.let_go);
                 let arrived = peer.is_some_and(|peer| peer.read == half.written && peer.ended);
-                half.refused || closed_there || (arrived && (half.delivered || half.let_go))
+                let refused = half.refused || (half.let_go && self.may_be_refused(side, *id));
+                refused || closed_there || (arrived && (half.delivered || half.let_go))
             })
         })
     }
@@ -333,7 +335,7 @@ impl Pair {
                 let peer = self.halves[1 - side].get(id).copied().unwrap_or_default();
                 let arrived = peer.ended && peer.read == half.written;
                 assert!(
-                    arrived || half.refused || peer.let_go || self.aborted(1 - side),
+                    arrived || peer.let_go || self.may_be_refused(side, *id) || self.aborted(1 - side),
                     "stream {id} was told to be delivered: {half:?} {peer:?}"
                 );
             }
@@ -415,7 +417,7 @@ impl Pair {
             if end.tunnel().ended() == Some(&SessionError::Closed) {
                 for (id, half) in &self.halves[side] {
                     let peer = self.halves[1 - side].get(id).copied().unwrap_or_default();
-                    let lost = half.refused || peer.let_go || self.aborted(1 - side);
+                    let lost = peer.let_go || self.may_be_refused(side, *id) || self.aborted(1 - side);
                     let whole = peer.read == half.written || lost;
                     assert!(whole, "closed, and the peer has not everything: {id} {half:?} {peer:?}");
                 }

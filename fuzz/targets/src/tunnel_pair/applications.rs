@@ -133,7 +133,7 @@ impl Pair {
     }
 
     /// Its peer refused a stream, and this may be the one.
-    fn may_be_refused(&self, side: usize, id: StreamId) -> bool {
+    pub(super) fn may_be_refused(&self, side: usize, id: StreamId) -> bool {
         let peer = self.ends[1 - side].as_ref();
         let refused = peer.is_some_and(|peer| peer.tunnel().engine_stats().1.streams_refused > 0);
         refused && !self.halves[1 - side].contains_key(&id)
