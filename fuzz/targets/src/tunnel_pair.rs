@@ -255,7 +255,9 @@ impl Pair {
     }
 
     fn is_over(&self) -> bool {
-        self.ends.iter().flatten().any(|end| end.tunnel().ended().is_some())
+        // A server's that was given up goes on with the next connection.
+        let over = |end: &End| end.tunnel().ended().is_some() && end.tunnel().embryo().is_none();
+        self.ends.iter().flatten().any(over)
     }
 
     /// Everything that can be done now, until there is nothing left to be done. Applications accept all, read all, say their last words and finish all;
