@@ -170,6 +170,7 @@ impl Pair {
             if !plug.packets(&packets).packets().any(|packet| conv(packet) == Some(embryo.conv())) {
                 return;
             }
+            self.wires.iter_mut().filter(|wire| wire.plugs[1].carrier.is_some()).for_each(|wire| wire.drop_at(1));
             self.ends[1] = Some(End::new(Tunnel::reborn(now, self.config.clone(), embryo)));
             (self.last_heard[1], self.closed[1]) = (now, false);
         }
