@@ -41,6 +41,7 @@ pub(crate) const KCP: &str = "crates/kcp/src/engine.rs";
 pub(crate) const POOL: &str = "crates/kcp/src/pool.rs";
 pub(crate) const SN: &str = "crates/kcp/src/sn.rs";
 pub(crate) const STREAM: &str = "crates/smux/src/stream.rs";
+pub(crate) const SLAB: &str = "crates/smux/src/slab.rs";
 pub(crate) const INPUT: &str = "crates/smux/src/input.rs";
 pub(crate) const OUTPUT: &str = "crates/smux/src/output.rs";
 pub(crate) const MUX: &str = "crates/smux/src/mux.rs";

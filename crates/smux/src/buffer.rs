@@ -6,10 +6,14 @@
 //!
 //! ```text
 //! allocated <= 1.25 x bytes + 2 x CHUNK     per queue, however small the pieces were
-//! retained  <= POOL x (CHUNK + SMALL)       per session, nothing after `trim`
+//! retained  <= what was needed lately       per session, nothing after `trim`
 //! ```
 //!
+//! The first whole chunks are the allocator's, the others lie in [slabs](crate::slab).
+//!
 //! Not here: limits. The arena says what it allocates and frees, the session keeps the account.
+
+use crate::slab::{Place, Slabs};
 
 /// Bytes of a whole chunk: six full frames of a KCP segment each; small enough that two half-empty ones do not matter.
 pub(crate) const CHUNK: usize = 8 << 10;
@@ -17,7 +21,10 @@ pub(crate) const CHUNK: usize = 8 << 10;
 /// Bytes of a small chunk, in which a queue begins that little is put in: a keystroke, a query, a prompt. What a session keeps after it is then small too.
 const SMALL: usize = 512;
 
-/// Chunks of each of the two sizes kept for reuse: what one bulk stream cycles through.
+/// Whole chunks that are the allocator's. All of them are kept for reuse.
+const OWN: usize = 4;
+
+/// Small chunks kept for reuse.
 const POOL: usize = 32;
 
 /// Bytes of the smallest chunk.
@@ -53,8 +60,54 @@ impl Queue {
 
 #[derive(Debug)]
 struct Chunk {
-    data: Vec<u8>,
+    data: Data,
     next: u32,
+}
+
+#[derive(Debug)]
+enum Data {
+    Own(Vec<u8>),
+    /// A whole chunk of a slab, and how many bytes of it are filled.
+    Lent(Place, u32),
+}
+
+impl Data {
+    const NONE: Self = Self::Own(Vec::new());
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Own(data) => data.capacity(),
+            Self::Lent(..) => CHUNK,
+        }
+    }
+
+    /// What it holds from there on.
+    #[inline]
+    fn bytes<'a>(&'a self, slabs: &'a Slabs, from: u32) -> &'a [u8] {
+        match self {
+            Self::Own(data) => &data[from as usize..],
+            Self::Lent(place, len) => slabs.bytes(*place, from, *len),
+        }
+    }
+
+    /// Appends what there is room for. Returns how much that is.
+    #[inline(always)]
+    fn append(&mut self, slabs: &mut Slabs, bytes: &[u8]) -> usize {
+        match self {
+            Self::Own(data) => {
+                let part = bytes.len().min(data.capacity() - data.len());
+                data.extend_from_slice(&bytes[..part]);
+                part
+            }
+            Self::Lent(place, len) => {
+                let part = bytes.len().min(CHUNK - *len as usize);
+                let end = *len + part as u32;
+                slabs.bytes_mut(*place, *len, end).copy_from_slice(&bytes[..part]);
+                *len = end;
+                part
+            }
+        }
+    }
 }
 
 /// How large new chunks are.
@@ -70,6 +123,7 @@ pub(crate) enum Sizing {
 #[derive(Debug)]
 struct Pool {
     size: usize,
+    most: usize,
     first: u32,
     len: usize,
 }
@@ -81,14 +135,18 @@ pub(crate) struct Arena {
     /// Places in `chunks` without data, linked by `next`.
     vacant: u32,
     pools: [Pool; 2],
+    slabs: Slabs,
+    /// Whole chunks of the allocator's, in a queue or in the pool.
+    own: usize,
     /// Places in `chunks` that belong to a queue.
     used: usize,
 }
 
 impl Arena {
     pub(crate) const fn new() -> Self {
-        let pools = [Pool { size: CHUNK, first: NIL, len: 0 }, Pool { size: SMALL, first: NIL, len: 0 }];
-        Self { chunks: Vec::new(), vacant: NIL, pools, used: 0 }
+        let pools =
+            [Pool { size: CHUNK, most: OWN, first: NIL, len: 0 }, Pool { size: SMALL, most: POOL, first: NIL, len: 0 }];
+        Self { chunks: Vec::new(), vacant: NIL, pools, slabs: Slabs::new(), own: 0, used: 0 }
     }
 
     /// Appends `bytes`. Returns how many bytes had to be allocated for it (pooled chunks count as well).
@@ -96,9 +154,7 @@ impl Arena {
     pub(crate) fn push(&mut self, queue: &mut Queue, mut bytes: &[u8], sizing: Sizing) -> usize {
         let mut allocated = 0;
         if queue.last != NIL {
-            let data = &mut self.chunks[queue.last as usize].data;
-            let part = bytes.len().min(data.capacity() - data.len());
-            data.extend_from_slice(&bytes[..part]);
+            let part = self.chunks[queue.last as usize].data.append(&mut self.slabs, bytes);
             queue.len += part;
             bytes = &bytes[part..];
         }
@@ -112,8 +168,7 @@ impl Arena {
             let index = self.take(wanted);
             let data = &mut self.chunks[index as usize].data;
             allocated += data.capacity();
-            let part = bytes.len().min(data.capacity());
-            data.extend_from_slice(&bytes[..part]);
+            let part = data.append(&mut self.slabs, bytes);
             queue.len += part;
             bytes = &bytes[part..];
             match queue.last {
@@ -134,7 +189,7 @@ impl Arena {
         let mut freed = 0;
         while left > 0 {
             let chunk = &self.chunks[queue.first as usize];
-            let rest = &chunk.data[queue.taken as usize..];
+            let rest = chunk.data.bytes(&self.slabs, queue.taken);
             let part = left.min(rest.len());
             sink(&rest[..part]);
             left -= part;
@@ -159,7 +214,7 @@ impl Arena {
 
     /// Bytes allocated for chunks that no queue uses now.
     pub(crate) fn spare(&self) -> usize {
-        self.pools.iter().map(|pool| pool.len * pool.size).sum()
+        self.pools.iter().map(|pool| pool.len * pool.size).sum::<usize>() + self.slabs.spare()
     }
 
     /// Gives what no queue uses back to the allocator.
@@ -169,12 +224,14 @@ impl Arena {
                 let index = pool.first;
                 let chunk = &mut self.chunks[index as usize];
                 pool.first = chunk.next;
-                chunk.data = Vec::new();
+                chunk.data = Data::NONE;
                 chunk.next = self.vacant;
                 self.vacant = index;
             }
+            self.own -= if pool.size == CHUNK { pool.len } else { 0 };
             pool.len = 0;
         }
+        self.slabs.trim();
         if self.used == 0 {
             *self = Self::new();
         }
@@ -189,43 +246,64 @@ impl Arena {
         if queue.first == NIL {
             queue.last = NIL;
         }
-        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.size == freed && pool.len < POOL) {
-            chunk.data.clear();
-            chunk.next = pool.first;
-            pool.first = index;
-            pool.len += 1;
-        } else {
-            chunk.data = Vec::new();
-            chunk.next = self.vacant;
-            self.vacant = index;
-        }
         self.used -= 1;
+        match &mut chunk.data {
+            Data::Lent(place, _) => self.slabs.put(*place),
+            Data::Own(data) => {
+                if let Some(pool) = self.pools.iter_mut().find(|pool| pool.size == freed && pool.len < pool.most) {
+                    data.clear();
+                    chunk.next = pool.first;
+                    pool.first = index;
+                    pool.len += 1;
+                    return freed;
+                }
+                self.own -= usize::from(freed == CHUNK);
+            }
+        }
+        chunk.data = Data::NONE;
+        chunk.next = self.vacant;
+        self.vacant = index;
         freed
     }
 
     /// A place with an empty chunk of `size` bytes, linked to nothing.
     fn take(&mut self, size: usize) -> u32 {
         self.used += 1;
-        let list = match self.pools.iter_mut().find(|pool| pool.size == size && pool.len > 0) {
+        self.slabs.tick();
+        let pool = self.pools.iter_mut().find(|pool| pool.size == size && pool.len > 0);
+        let list = match pool {
             Some(pool) => {
                 pool.len -= 1;
                 &mut pool.first
             }
-            None if self.vacant != NIL => &mut self.vacant,
             None => {
-                let index = u32::try_from(self.chunks.len()).expect("chunks of 64 bytes and more: memory ends first");
-                self.chunks.push(Chunk { data: Vec::with_capacity(size), next: NIL });
-                return index;
+                if self.vacant == NIL {
+                    self.vacant =
+                        u32::try_from(self.chunks.len()).expect("chunks of 64 bytes and more: memory ends first");
+                    self.chunks.push(Chunk { data: Data::NONE, next: NIL });
+                }
+                let data = self.new_data(size);
+                self.chunks[self.vacant as usize].data = data;
+                &mut self.vacant
             }
         };
         let index = *list;
         let chunk = &mut self.chunks[index as usize];
-        *list = chunk.next;
-        chunk.next = NIL;
-        if chunk.data.capacity() == 0 {
-            chunk.data = Vec::with_capacity(size);
-        }
+        *list = std::mem::replace(&mut chunk.next, NIL);
         index
+    }
+
+    /// Where the system gives no mappings, all is the allocator's.
+    fn new_data(&mut self, size: usize) -> Data {
+        if size == CHUNK {
+            if self.own >= OWN
+                && let Some(place) = self.slabs.take()
+            {
+                return Data::Lent(place, 0);
+            }
+            self.own += 1;
+        }
+        Data::Own(Vec::with_capacity(size))
     }
 }
 
@@ -272,11 +350,12 @@ mod tests {
         assert_eq!((arena.chunks.len(), arena.spare()), (5, 5 * CHUNK));
         arena.push(&mut queue, &[7; 100 * CHUNK], Sizing::Whole);
         arena.clear(&mut queue);
-        assert_eq!((arena.chunks.len(), arena.spare()), (100, POOL * CHUNK));
+        assert_eq!((arena.chunks.len(), arena.spare()), (100, 100 * CHUNK), "the same may come again");
         arena.push(&mut queue, &[1], Sizing::Tight);
         arena.trim();
         assert_eq!((arena.spare(), arena.used), (0, 1));
         assert_eq!(arena.chunks.iter().map(|chunk| chunk.data.capacity()).sum::<usize>(), SMALLEST);
+        assert_eq!(arena.own, 0);
         arena.clear(&mut queue);
         arena.trim();
         assert_eq!(arena.chunks.capacity(), 0, "an idle session holds nothing");

@@ -69,6 +69,7 @@ mod input;
 mod mux;
 mod output;
 mod quiet;
+mod slab;
 mod stats;
 mod stream;
 mod table;

@@ -186,17 +186,7 @@ impl Mux {
         let sizing = sizing(self.send_allocated, limit);
         let (left, share) = (limit.saturating_sub(self.send_allocated), self.send_share());
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
-        if let Some(refusal) = stream.refusal() {
-            return Err(refusal);
-        }
-        if stream.fin != Fin::Open {
-            return Err(StreamError::Finished);
-        }
-        if stream.peer_closed {
-            return Err(StreamError::ClosedByPeer);
-        }
-        let room = self.config.send_buffer - stream.send.len();
-        let taken = bytes.len().min(room).min(left.max(share.saturating_sub(stream.send.len())));
+        let taken = bytes.len().min(stream.room(self.config.send_buffer, left, share)?);
         if taken == 0 {
             // Something of it waits, and its way out will be an event.
             stream.wants_write |= !bytes.is_empty();
@@ -205,6 +195,26 @@ impl Mux {
         self.send_allocated += self.arena.push(&mut stream.send, &bytes[..taken], sizing);
         self.settle(key);
         Ok(taken)
+    }
+
+    /// How much [`Mux::write`] would take now, for who wants to have no more in his hands.
+    ///
+    /// `None`: less than `enough`, and more than half of what it may have waits to be sent; [`Event::Writable`] follows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mux::write`].
+    pub fn room(&mut self, id: StreamId, enough: usize) -> Result<Option<usize>, StreamError> {
+        let key = self.key(id)?;
+        let (left, share) = (self.send_limit().saturating_sub(self.send_allocated), self.send_share());
+        let writable_at = self.writable_at();
+        let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
+        let room = stream.room(self.config.send_buffer, left, share)?;
+        if room >= enough || stream.send.len() <= writable_at {
+            return Ok(Some(room));
+        }
+        stream.wants_write = true;
+        Ok(None)
     }
 
     /// Reads into `buf` and says how many bytes.
@@ -361,8 +371,12 @@ impl Mux {
         all / 2
     }
 
-    /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays.
+    /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays, and what was kept for
+    /// more goes back at once.
     pub fn set_scarce(&mut self, scarce: bool) {
+        if scarce && !self.scarce {
+            self.arena.trim();
+        }
         self.scarce = scarce;
     }
 

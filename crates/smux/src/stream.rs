@@ -97,6 +97,22 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// What may be written now: `buffer` bytes may wait in all, `left` of what all streams together may have, or this one's `share` of it.
+    #[inline]
+    pub(crate) fn room(&self, buffer: usize, left: usize, share: usize) -> Result<usize, StreamError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        if self.fin != Fin::Open {
+            return Err(StreamError::Finished);
+        }
+        if self.peer_closed {
+            return Err(StreamError::ClosedByPeer);
+        }
+        let waiting = self.send.len();
+        Ok((buffer - waiting).min(left.max(share.saturating_sub(waiting))))
+    }
+
     /// Why calls fail, once the peer has said that it has not, or has no longer, taken the stream.
     pub(crate) fn refusal(&self) -> Option<StreamError> {
         self.refused.then_some(if self.reset { StreamError::Reset } else { StreamError::Refused })

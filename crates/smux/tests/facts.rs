@@ -374,6 +374,43 @@ fn a_writer_is_woken_when_half_of_what_he_may_have_is_out() {
 }
 
 #[test]
+fn what_is_kept_for_more_goes_back_when_memory_is_scarce() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    for scarce in [false, true] {
+        assert_eq!(pair.client.write(id, &[7; 131_072]), Ok(131_072));
+        pair.run();
+        assert_eq!(pair.client.memory(), 131_072);
+        pair.client.set_scarce(scarce);
+        assert_eq!(pair.client.memory(), if scarce { 0 } else { 131_072 });
+    }
+    assert_eq!(pair.client.write(id, &[7; 131_072]), Ok(131_072));
+}
+
+/// Who takes from somewhere else only what he can write learns how much that is, and is woken as a writer is.
+#[test]
+fn the_room_for_a_write_is_told_before_it() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert_eq!(pair.client.room(id, 65_536), Ok(Some(262_144)));
+    for (write, room) in [(196_608, Some(65_536)), (1, None)] {
+        assert_eq!(pair.client.write(id, &vec![7; write]), Ok(write));
+        assert_eq!(pair.client.room(id, 65_536), Ok(room));
+    }
+    assert_eq!(pair.client.room(id, 65_535), Ok(Some(65_535)), "enough for somebody else");
+    let (mut packet, mut waiting) = (Vec::new(), 196_609);
+    while events(&mut pair.client).is_empty() {
+        assert!(pair.client.poll_transmit(pair.now, &mut packet, ROOM));
+        waiting -= parse(&packet).iter().map(|(_, payload)| payload.len()).sum::<usize>();
+        packet.clear();
+    }
+    assert!((131_072 - ROOM..=131_072).contains(&waiting), "{waiting}");
+    assert_eq!(pair.client.room(id, 262_144), Ok(Some(262_144 - waiting)), "half is enough for everybody");
+    pair.client.finish(id).expect("an open stream");
+    assert_eq!(pair.client.room(id, 1), Err(StreamError::Finished));
+}
+
+#[test]
 fn a_deadline_ends_with_its_stream_and_the_others_stay() {
     let mut pair = Pair::new(Config::default());
     let ids = [pair.open(), pair.open(), pair.open()];

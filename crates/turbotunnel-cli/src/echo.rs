@@ -22,7 +22,9 @@ pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
     loop {
         let (n, rest) = poll_fn(|cx| {
             BUFFER.with_borrow_mut(|buffer| {
-                let mut read = ReadBuf::new(buffer);
+                // No more than goes back at once: nothing is left in our hands.
+                let room = ready!(stream.poll_room(cx, SCRATCH))?.min(SCRATCH);
+                let mut read = ReadBuf::new(&mut buffer[..room]);
                 ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
                 let read = read.filled();
                 let written = match Pin::new(&mut *stream).poll_write(cx, read) {
@@ -37,6 +39,7 @@ pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
             stream.shutdown().await?;
             return Ok(bytes);
         }
+        // Another stream may have taken the room.
         stream.write_all(&rest).await?;
         bytes += n as u64;
     }

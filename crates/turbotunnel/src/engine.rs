@@ -539,6 +539,10 @@ impl Engine {
         self.mux.write(id, bytes)
     }
 
+    pub(crate) fn room(&mut self, id: StreamId, enough: usize) -> Result<Option<usize>, StreamError> {
+        self.mux.room(id, enough)
+    }
+
     /// As [`Mux::read`]; the place that reading made is filled from KCP at once. That may end the session, whatever was read.
     pub(crate) fn read(
         &mut self,

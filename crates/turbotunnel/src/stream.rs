@@ -86,6 +86,27 @@ impl Stream {
         self.session.shared().with(|state| state.tunnel.reset_stream(now(), self.id));
     }
 
+    /// How many bytes a write takes at once: who reads no more than that somewhere else holds nothing himself while the peer does not read.
+    ///
+    /// Ready with `enough` or more, or with less when at most half of what may wait to be sent does; until then one task waits, as for a write. Streams of
+    /// the same session share what may wait (`Config::max_unsent`): another may take of it before this one writes.
+    ///
+    /// # Errors
+    ///
+    /// As a write: the session is over, or the stream was finished by us or closed by the peer.
+    pub fn poll_room(&self, cx: &mut Context<'_>, enough: usize) -> Poll<io::Result<usize>> {
+        let mut state = self.session.shared().lock();
+        match state.tunnel.room(self.id, enough) {
+            Ok(Some(room)) => Poll::Ready(Ok(room)),
+            Ok(None) => {
+                let waiters = state.streams.entry(self.id).or_default();
+                waiters.writing().writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Err(failure) => Poll::Ready(Err(io_error(failure))),
+        }
+    }
+
     fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.session.shared().lock();
         if let Some(writing) = state.streams.get_mut(&self.id).map(StreamWaiters::writing) {

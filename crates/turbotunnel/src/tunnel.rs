@@ -710,6 +710,16 @@ impl Tunnel {
         Ok(taken)
     }
 
+    /// How much [`Tunnel::write`] would take now. `None`: less than `enough`, and more than half of what the stream may have waits; [`Event::Writable`] follows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tunnel::write`].
+    pub fn room(&mut self, id: StreamId, enough: usize) -> Result<Option<usize>, StreamFailure> {
+        self.alive()?;
+        Ok(self.engine.room(id, enough)?)
+    }
+
     /// Reads received bytes. `None`: nothing now, [`Event::Readable`] follows. `Some(0)`: the peer has finished.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #[allow(unreachable_pub, reason = "a module of this test only")]
 mod common;
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,6 +97,51 @@ async fn a_writer_waits_for_a_reader_that_does_not_read() {
     tokio::time::timeout(Duration::from_secs(60), writing).await.expect("the writer is woken").unwrap();
     client.shutdown().await.unwrap();
     assert!(reader.await.unwrap() == sent);
+}
+
+/// Its peer sends first and reads later; what a write takes at once was told before, so nothing is ever left over.
+#[tokio::test(start_paused = true)]
+async fn who_reads_what_he_has_room_for_holds_nothing() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, IMMORTAL).await;
+    let (mut from, mut to) = tokio::io::split(session.open().await.unwrap());
+    let sent = data(4_000_000);
+    to.write_all(b"first").await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let back = tokio::spawn(async move {
+        let (mut buffer, mut waits) = (vec![0; 65_536], 0);
+        loop {
+            let room = poll_fn(|cx| {
+                let room = server.poll_room(cx, buffer.len());
+                waits += u32::from(room.is_pending());
+                room
+            });
+            let room = room.await.unwrap().min(buffer.len());
+            assert!(room > 0);
+            let n = server.read(&mut buffer[..room]).await.unwrap();
+            if n == 0 {
+                server.shutdown().await.unwrap();
+                return waits;
+            }
+            assert_eq!(server.write(&buffer[..n]).await.unwrap(), n);
+        }
+    });
+    let mut taken = 0;
+    while let Ok(n) = tokio::time::timeout(Duration::from_secs(1), to.write(&sent[taken..])).await {
+        taken += n.unwrap();
+    }
+    assert!(taken < sent.len(), "nobody reads the echo");
+    let mut got = vec![0; 5 + sent.len()];
+    let (written, read) = tokio::join!(
+        async {
+            to.write_all(&sent[taken..]).await?;
+            to.shutdown().await
+        },
+        from.read_exact(&mut got)
+    );
+    written.and(read).unwrap();
+    assert!(got.starts_with(b"first") && got[5..] == sent);
+    assert!(back.await.unwrap() > 5, "it has waited");
 }
 
 #[tokio::test(start_paused = true)]
