@@ -681,8 +681,15 @@ pub const FAULTS: &[Fault] = &[
         name: "what was mapped once stays mapped",
         file: SLAB,
         right: "self.peaks = [self.mapped - self.empty, self.peaks[0]];",
-        wrong: "self.peaks = [self.mapped, self.peaks[0]];",
+        wrong: "self.peaks = [self.mapped; 2];",
         test: of("turbotunnel-smux", "lib", "slab::tests::what_was_in_use_lately_stays_mapped_and_the_rest_goes_back"),
+    },
+    Fault {
+        name: "who asks for room is not told of it",
+        file: MUX,
+        right: "stream.wants_write = true;\n        Ok(None)",
+        wrong: "Ok(None)",
+        test: tokio_half("session", "who_reads_what_he_has_room_for_holds_nothing"),
     },
     Fault {
         name: "what found no room waits for the next packet",

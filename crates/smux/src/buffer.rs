@@ -6,12 +6,14 @@
 //!
 //! ```text
 //! allocated <= 1.25 x bytes + 2 x CHUNK     per queue, however small the pieces were
-//! retained  <= what was needed lately       per session, nothing after `trim`
+//! retained  <= OWN x CHUNK + POOL x SMALL + 4 MiB of slabs     per session; after `trim` the rest of slabs in which something is left
 //! ```
 //!
 //! The first whole chunks are the allocator's, the others lie in [slabs](crate::slab).
 //!
 //! Not here: limits. The arena says what it allocates and frees, the session keeps the account.
+
+use std::time::Instant;
 
 use crate::slab::{Place, Slabs};
 
@@ -136,6 +138,7 @@ pub(crate) struct Arena {
     vacant: u32,
     pools: [Pool; 2],
     slabs: Slabs,
+    now: Option<Instant>,
     /// Whole chunks of the allocator's, in a queue or in the pool.
     own: usize,
     /// Places in `chunks` that belong to a queue.
@@ -146,10 +149,10 @@ impl Arena {
     pub(crate) const fn new() -> Self {
         let pools =
             [Pool { size: CHUNK, most: OWN, first: NIL, len: 0 }, Pool { size: SMALL, most: POOL, first: NIL, len: 0 }];
-        Self { chunks: Vec::new(), vacant: NIL, pools, slabs: Slabs::new(), own: 0, used: 0 }
+        Self { chunks: Vec::new(), vacant: NIL, pools, slabs: Slabs::new(), now: None, own: 0, used: 0 }
     }
 
-    /// Appends `bytes`. Returns how many bytes had to be allocated for it (pooled chunks count as well).
+    /// Appends `bytes`. Returns how many bytes had to be allocated for it (chunks used again count as well).
     #[inline]
     pub(crate) fn push(&mut self, queue: &mut Queue, mut bytes: &[u8], sizing: Sizing) -> usize {
         let mut allocated = 0;
@@ -217,7 +220,13 @@ impl Arena {
         self.pools.iter().map(|pool| pool.len * pool.size).sum::<usize>() + self.slabs.spare()
     }
 
-    /// Gives what no queue uses back to the allocator.
+    /// Time has passed.
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// Gives what no queue uses back: to the allocator, and whole empty slabs to the system.
     pub(crate) fn trim(&mut self) {
         for pool in &mut self.pools {
             while pool.first != NIL {
@@ -233,7 +242,7 @@ impl Arena {
         }
         self.slabs.trim();
         if self.used == 0 {
-            *self = Self::new();
+            *self = Self { now: self.now, ..Self::new() };
         }
     }
 
@@ -269,7 +278,9 @@ impl Arena {
     /// A place with an empty chunk of `size` bytes, linked to nothing.
     fn take(&mut self, size: usize) -> u32 {
         self.used += 1;
-        self.slabs.tick();
+        if let Some(now) = self.now {
+            self.slabs.advance(now);
+        }
         let pool = self.pools.iter_mut().find(|pool| pool.size == size && pool.len > 0);
         let list = match pool {
             Some(pool) => {

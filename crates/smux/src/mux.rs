@@ -33,7 +33,7 @@ pub enum Event {
     Incoming,
     /// A read of this stream gave nothing; now there is data, or the end.
     Readable(StreamId),
-    /// A write to this stream took nothing; now there is room (half the buffer, or half of the stream's share), or an error to see.
+    /// A write to this stream took nothing, or [`Mux::room`] was `None`; now there is room (half the buffer, or half of the stream's share), or an error to see.
     Writable(StreamId),
     /// The stream's FIN went out with the last [`Mux::poll_transmit`], behind all that was written.
     FinSent(StreamId),
@@ -197,7 +197,7 @@ impl Mux {
         Ok(taken)
     }
 
-    /// How much [`Mux::write`] would take now, for who wants to have no more in his hands.
+    /// How much [`Mux::write`] would take now, at least one byte: for a caller that reads no more elsewhere than it can write.
     ///
     /// `None`: less than `enough`, and more than half of what it may have waits to be sent; [`Event::Writable`] follows.
     ///
@@ -210,7 +210,7 @@ impl Mux {
         let writable_at = self.writable_at();
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
         let room = stream.room(self.config.send_buffer, left, share)?;
-        if room >= enough || stream.send.len() <= writable_at {
+        if room >= enough.max(1) || stream.send.len() <= writable_at {
             return Ok(Some(room));
         }
         stream.wants_write = true;
@@ -372,7 +372,7 @@ impl Mux {
     }
 
     /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays, and what was kept for
-    /// more goes back at once.
+    /// more goes back at once, or, where something is left in the same mapping, with that.
     pub fn set_scarce(&mut self, scarce: bool) {
         if scarce && !self.scarce {
             self.arena.trim();

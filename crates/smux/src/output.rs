@@ -96,6 +96,7 @@ impl Mux {
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>, room: usize) -> bool {
         let start = out.len();
         let end = start.saturating_add(room);
+        self.arena.advance(now);
         if self.put_control(out, end) {
             // Mostly the first frame fills it.
             while end - out.len() >= HEADER_LEN

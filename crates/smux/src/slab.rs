@@ -4,8 +4,14 @@
 //! chunks of a session that works, and not for the megabytes of one that nobody reads: after an attack a server would hold them for ever. So chunks beyond
 //! the first few come from here.
 //!
-//! The first slab that has room lends the next chunk, so that the others run empty. An empty one stays mapped as long as as many were in use lately: a
-//! mapping costs a call of the system, and each of its pages a fault, which is more than to copy what goes into it.
+//! The first slab that has room lends the next chunk, so that the others run empty; one chunk holds its slab. An empty slab stays mapped while the number
+//! mapped is no more than were in use lately: a mapping costs a system call, and a page fault for each page, more than copying the data.
+//!
+//! ```text
+//! mapped <= what was lent at once, and no more than 4 MiB of it empty
+//! ```
+
+use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 
@@ -15,8 +21,10 @@ use crate::buffer::CHUNK;
 const CHUNKS: usize = u32::BITS as usize;
 /// Bytes of a slab.
 const SLAB: usize = CHUNKS * CHUNK;
-/// "Lately": while so many chunks were needed, twice at most.
-const PERIOD: u32 = 8_192;
+/// "Lately": in this period or in the one before.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Empty slabs at most.
+const MOST_EMPTY: usize = 16;
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +55,30 @@ struct Slab {
 pub(crate) struct Slabs {
     /// `None`: unmapped. Places refer to the others by their index.
     slabs: Vec<Option<Slab>>,
-    /// None before this one has room.
+    /// No slab before this index has room.
     lowest: usize,
     mapped: usize,
     empty: usize,
     /// In chunks.
     touched: usize,
     lent: usize,
-    /// Chunks needed in this period.
-    ticks: u32,
+    period_ends: Option<Instant>,
     /// Slabs in use at once at most in this period, and in the one before.
     peaks: [usize; 2],
 }
 
 impl Slabs {
     pub(crate) const fn new() -> Self {
-        Self { slabs: Vec::new(), lowest: 0, mapped: 0, empty: 0, touched: 0, lent: 0, ticks: 0, peaks: [0; 2] }
+        Self {
+            slabs: Vec::new(),
+            lowest: 0,
+            mapped: 0,
+            empty: 0,
+            touched: 0,
+            lent: 0,
+            period_ends: None,
+            peaks: [0; 2],
+        }
     }
 
     /// A chunk, in which is what was in it last. `None`: the system gives no mapping.
@@ -93,25 +109,22 @@ impl Slabs {
         self.lowest = self.lowest.min(index);
         if slab.free == u32::MAX {
             self.empty += 1;
-            if self.mapped > self.kept() {
+            if self.mapped > self.kept() || self.empty > MOST_EMPTY {
                 self.unmap(index);
             }
         }
     }
 
-    /// A chunk is needed, from here or from somewhere else.
+    /// Time has passed.
     #[inline]
-    pub(crate) fn tick(&mut self) {
-        if self.mapped > 0 {
-            self.ticks += 1;
-            if self.ticks >= PERIOD {
-                self.end_period();
-            }
+    pub(crate) fn advance(&mut self, now: Instant) {
+        if self.mapped > 0 && self.period_ends.is_none_or(|end| end <= now) {
+            self.end_period(now);
         }
     }
 
-    fn end_period(&mut self) {
-        self.ticks = 0;
+    fn end_period(&mut self, now: Instant) {
+        self.period_ends = Some(now + PERIOD);
         self.peaks = [self.mapped - self.empty, self.peaks[0]];
         self.unmap_empty(self.kept());
     }
@@ -142,7 +155,8 @@ impl Slabs {
     /// Unmaps what is empty.
     pub(crate) fn trim(&mut self) {
         self.unmap_empty(0);
-        self.peaks = [self.mapped; 2];
+        // What is lent now goes back when it comes back.
+        self.peaks = [0; 2];
         if self.mapped == 0 {
             *self = Self::new();
         }
@@ -179,13 +193,14 @@ impl Slabs {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to count from")]
 mod tests {
     use super::*;
 
     #[test]
     fn what_comes_back_is_lent_again_from_the_first_slab_that_has_room() {
         let mut slabs = Slabs::new();
-        let mut places: Vec<Place> = (0..3 * CHUNKS).map(|_| slabs.take().expect("memory")).collect();
+        let mut places = take(&mut slabs, 3 * CHUNKS);
         for (n, place) in places.iter().enumerate() {
             slabs.bytes_mut(*place, 0, CHUNK as u32).fill(n as u8);
         }
@@ -204,48 +219,67 @@ mod tests {
         assert_eq!((slabs.mapped, slabs.spare()), (3, 0));
     }
 
+    fn take(slabs: &mut Slabs, count: usize) -> Vec<Place> {
+        (0..count).map(|_| slabs.take().expect("memory")).collect()
+    }
+
+    fn put(slabs: &mut Slabs, places: Vec<Place>) {
+        places.into_iter().for_each(|place| slabs.put(place));
+    }
+
     #[test]
     fn what_was_in_use_lately_stays_mapped_and_the_rest_goes_back() {
+        let start = Instant::now();
         let mut slabs = Slabs::new();
-        let take = |slabs: &mut Slabs, count: usize| -> Vec<Place> {
-            let places = (0..count).map(|_| {
-                slabs.tick();
-                slabs.take().expect("memory")
-            });
-            places.collect()
-        };
-        let put = |slabs: &mut Slabs, places: Vec<Place>| places.into_iter().for_each(|place| slabs.put(place));
         let peak = take(&mut slabs, 5 * CHUNKS);
+        slabs.advance(start);
         put(&mut slabs, peak);
         assert_eq!((slabs.mapped, slabs.empty, slabs.spare()), (5, 5, 5 * SLAB), "for the next that come and go");
         // From now on two at once.
-        let mut ends = Vec::new();
-        for _ in 0..3 * PERIOD as usize / CHUNKS {
+        let mapped = [500, 999, 1_000, 1_999, 2_000, 9_000].map(|millis| {
             let places = take(&mut slabs, CHUNKS + 1);
-            ends.push(slabs.mapped);
+            slabs.advance(start + Duration::from_millis(millis));
             put(&mut slabs, places);
-        }
-        assert_eq!((ends[PERIOD as usize / CHUNKS], ends.last()), (5, Some(&2)), "a period later, and two");
-        assert_eq!((slabs.mapped, slabs.lent, slabs.spare()), (2, 0, 2 * SLAB));
+            slabs.mapped
+        });
+        assert_eq!(mapped, [5, 5, 5, 5, 2, 2]);
+        assert_eq!((slabs.lent, slabs.spare()), (0, 2 * SLAB));
         slabs.trim();
         assert_eq!((slabs.mapped, slabs.empty, slabs.spare(), slabs.slabs.capacity()), (0, 0, 0, 0));
     }
 
     #[test]
+    fn what_is_empty_has_a_limit() {
+        let mut slabs = Slabs::new();
+        let peak = take(&mut slabs, 20 * CHUNKS);
+        put(&mut slabs, peak);
+        assert_eq!((slabs.mapped, slabs.empty), (MOST_EMPTY, MOST_EMPTY));
+    }
+
+    #[test]
+    fn what_was_lent_when_memory_was_trimmed_goes_back_when_it_comes_back() {
+        let mut slabs = Slabs::new();
+        let places = take(&mut slabs, 3 * CHUNKS);
+        slabs.trim();
+        put(&mut slabs, places);
+        assert_eq!((slabs.mapped, slabs.spare()), (0, 0));
+    }
+
+    #[test]
     fn a_place_that_is_vacant_is_used_again() {
         let mut slabs = Slabs::new();
-        let places: Vec<Place> = (0..5 * CHUNKS).map(|_| slabs.take().expect("memory")).collect();
+        let places = take(&mut slabs, 5 * CHUNKS);
         for n in (0..5 * CHUNKS).filter(|n| n / CHUNKS % 2 == 1) {
             slabs.put(places[n]);
         }
         slabs.trim();
         assert_eq!((slabs.mapped, slabs.empty, slabs.spare()), (3, 0, 0));
-        let again: Vec<Place> = (0..2 * CHUNKS).map(|_| slabs.take().expect("memory")).collect();
+        let again = take(&mut slabs, 2 * CHUNKS);
         assert_eq!((slabs.mapped, slabs.empty, slabs.slabs.len()), (5, 0, 5));
         for n in (0..5 * CHUNKS).filter(|n| (n / CHUNKS).is_multiple_of(2)) {
             slabs.put(places[n]);
         }
-        again.into_iter().for_each(|place| slabs.put(place));
+        put(&mut slabs, again);
         assert_eq!((slabs.mapped, slabs.lent, slabs.spare()), (5, 0, 5 * SLAB));
     }
 

@@ -22,8 +22,8 @@ pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
     loop {
         let (n, rest) = poll_fn(|cx| {
             BUFFER.with_borrow_mut(|buffer| {
-                // No more than goes back at once: nothing is left in our hands.
-                let room = ready!(stream.poll_room(cx, SCRATCH))?.min(SCRATCH);
+                // No more than goes back at once: nothing is left in our hands. Where nothing can be written any more, the read says whether that is the end.
+                let room = ready!(stream.poll_room(cx, SCRATCH)).map_or(SCRATCH, |room| room.min(SCRATCH));
                 let mut read = ReadBuf::new(&mut buffer[..room]);
                 ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
                 let read = read.filled();
@@ -42,5 +42,32 @@ pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
         // Another stream may have taken the room.
         stream.write_all(&rest).await?;
         bytes += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use turbotunnel::Listener;
+
+    use super::*;
+
+    /// It reads all of its echo and goes: both directions are at their end before the server looks again.
+    #[tokio::test]
+    async fn a_client_that_goes_once_all_is_back_is_no_error() {
+        let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client = Stream::connect(listener.local_addr().expect("it listens")).await.expect("a server");
+        let sent = vec![7; 3 * SCRATCH];
+        client.write_all(&sent[..1]).await.expect("a session");
+        let (mut server, _) = listener.accept().await.expect("a stream");
+        let served = tokio::spawn(async move { echo(&mut server).await });
+        let (mut from, mut to) = tokio::io::split(client);
+        let mut back = vec![0; sent.len()];
+        let (written, read) = tokio::join!(to.write_all(&sent[1..]), from.read_exact(&mut back));
+        written.and(read.map(drop)).expect("a session");
+        assert_eq!(back, sent);
+        let session = from.unsplit(to).session().clone();
+        assert_eq!(served.await.expect("no panic").expect("no error"), sent.len() as u64);
+        drop(session);
     }
 }

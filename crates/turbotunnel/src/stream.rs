@@ -86,14 +86,15 @@ impl Stream {
         self.session.shared().with(|state| state.tunnel.reset_stream(now(), self.id));
     }
 
-    /// How many bytes a write takes at once: who reads no more than that somewhere else holds nothing himself while the peer does not read.
+    /// How many bytes a write takes at once, never 0: who reads no more than that somewhere else holds nothing himself while the peer does not read.
     ///
-    /// Ready with `enough` or more, or with less when at most half of what may wait to be sent does; until then one task waits, as for a write. Streams of
-    /// the same session share what may wait (`Config::max_unsent`): another may take of it before this one writes.
+    /// Ready with `enough` or more, or with less once no more than half of what may wait to be sent does. Until then one task waits, in the place of a
+    /// write's: of two tasks the later one is woken. Streams of the same session share what may wait (`Config::max_unsent`): another may take of it before
+    /// this one writes.
     ///
     /// # Errors
     ///
-    /// As a write: the session is over, or the stream was finished by us or closed by the peer.
+    /// As a write: the session is over, or the stream was finished by us, or closed, refused or reset by the peer.
     pub fn poll_room(&self, cx: &mut Context<'_>, enough: usize) -> Poll<io::Result<usize>> {
         let mut state = self.session.shared().lock();
         match state.tunnel.room(self.id, enough) {

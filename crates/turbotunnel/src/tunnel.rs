@@ -710,7 +710,7 @@ impl Tunnel {
         Ok(taken)
     }
 
-    /// How much [`Tunnel::write`] would take now. `None`: less than `enough`, and more than half of what the stream may have waits; [`Event::Writable`] follows.
+    /// How much [`Tunnel::write`] would take now, at least one byte. `None`: less than `enough`, and more than half of what the stream may have waits; [`Event::Writable`] follows.
     ///
     /// # Errors
     ///

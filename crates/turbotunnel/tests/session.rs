@@ -132,13 +132,12 @@ async fn who_reads_what_he_has_room_for_holds_nothing() {
     }
     assert!(taken < sent.len(), "nobody reads the echo");
     let mut got = vec![0; 5 + sent.len()];
-    let (written, read) = tokio::join!(
-        async {
-            to.write_all(&sent[taken..]).await?;
-            to.shutdown().await
-        },
-        from.read_exact(&mut got)
-    );
+    let writing = async {
+        to.write_all(&sent[taken..]).await?;
+        to.shutdown().await
+    };
+    let both = async { tokio::join!(writing, from.read_exact(&mut got)) };
+    let (written, read) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it is woken");
     written.and(read).unwrap();
     assert!(got.starts_with(b"first") && got[5..] == sent);
     assert!(back.await.unwrap() > 5, "it has waited");

@@ -157,7 +157,16 @@ impl End {
 
     /// How much was taken.
     pub(crate) fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
+        let room = self.mux.room(id, bytes.len());
+        if room == Ok(None) {
+            self.waits(id).write.away();
+        }
         let taken = self.mux.write(id, bytes);
+        match (&room, &taken) {
+            (Ok(Some(room)), Ok(taken)) => assert_eq!(*taken, bytes.len().min(*room), "what there is room for"),
+            (Ok(None), Ok(taken)) => assert!(*taken < bytes.len().max(1), "no room, and all was taken"),
+            (room, taken) => assert_eq!(room.err(), taken.err(), "a write fails as it was told"),
+        }
         if let Ok(taken) = taken {
             assert!(taken <= bytes.len());
             if taken == 0 && !bytes.is_empty() {

@@ -78,7 +78,8 @@ impl Pair {
             Ok(Some(0)) if len > 0 => {
                 let refused = self.mute && self.may_be_refused(side, id);
                 let half = self.half(side, id);
-                (half.ended, half.refused) = (true, refused);
+                half.ended = true;
+                half.refused |= refused;
                 let half = *half;
                 let peer = self.halves[1 - side].get(&id).copied().unwrap_or_default();
                 let finished = refused || peer.finished || peer.let_go || self.closed[1 - side];
