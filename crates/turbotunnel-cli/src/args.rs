@@ -391,13 +391,6 @@ pub struct ClientArgs {
 const SERVER_HELP: &str = "A turbotunnel:// link; or, with -k or --plain, [tcp://]HOST:PORT, tls://HOST:PORT, ws://HOST/PATH, wss://HOST/PATH, unix:PATH, \
     exec:COMMAND, or several with commas between them";
 
-impl ClientArgs {
-    /// No ports: one stream, with standard input and output.
-    pub(crate) fn is_one_stream(&self) -> bool {
-        self.local.is_empty() && self.dynamic.is_empty() && self.remote.is_empty()
-    }
-}
-
 /// `echo-server`
 #[derive(Args, Debug)]
 pub struct EchoServerArgs {

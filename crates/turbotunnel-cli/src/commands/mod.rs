@@ -11,6 +11,7 @@ mod share;
 mod status;
 
 use std::io::{self, Write};
+use std::num::NonZero;
 
 use turbotunnel::SessionError;
 use turbotunnel::control::{ByeReason, Limit};
@@ -27,9 +28,8 @@ use crate::status::board::Board;
 pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
     match &cli.command {
         Command::Server(args) => leave(many_threads()?, server::run(args, log)),
-        // Standard input and output are one stream.
-        Command::Client(args) if args.is_one_stream() => leave(one_thread()?, client::run(args, log)),
-        Command::Client(args) => leave(many_threads()?, client::run(args, log)),
+        // One session: a thread more would not carry more of it, only cost each wake-up a change of processors.
+        Command::Client(args) => leave(one_thread()?, client::run(args, log)),
         Command::EchoServer(args) => many_threads()?.block_on(server::run_echo(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
         Command::EchoClient(args) => leave(one_thread()?, echo_client::run(args, log)),
@@ -84,8 +84,15 @@ fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| no_runtime(&e))
 }
 
+/// A thread for each processor, or as many as `TOKIO_WORKER_THREADS` says. Of two processors one is left to the kernel, which does most of the work: with a
+/// worker on each, a session and its streams wake each other across them.
 fn many_threads() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| no_runtime(&e))
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if processors == 2 && std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder.worker_threads(1);
+    }
+    builder.enable_all().build().map_err(|e| no_runtime(&e))
 }
 
 /// Runs the future, and does not wait for what the runtime still has on its threads (a name that does not resolve).
