@@ -11,7 +11,8 @@ pub const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 /// Settings of one session. [`crate::Mux::new`] checks them.
 ///
 /// Worst case of memory: `max_buffered` and one packet for receiving, `send_buffer` x `max_streams` for sending, 256 bytes for each stream, and
-/// 4 MiB kept for the next. Beyond 32 KiB memory is taken and given back by 256 KiB: one that holds a byte is held until that is read.
+/// 4 MiB kept for the next. Beyond 32 KiB memory is taken and given back in pieces of 256 KiB; a piece
+/// stays as long as a byte in it is unread or unsent.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Must be the peer's as well. Default: version 2.

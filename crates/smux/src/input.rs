@@ -76,6 +76,7 @@ impl Mux {
         if let Some(error) = self.input.failed {
             return Err(error);
         }
+        self.arena.advance(now);
         self.take_in(now, bytes).inspect_err(|&error| self.input.failed = Some(error))
     }
 

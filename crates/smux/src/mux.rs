@@ -372,7 +372,7 @@ impl Mux {
     }
 
     /// Memory has become scarce, or is so no longer. While it is, no more is taken in or written than at first; what is held stays, and what was kept for
-    /// more goes back at once, or, where something is left in the same mapping, with that.
+    /// more goes back at once, except mappings in which something is left: those go when they run empty.
     pub fn set_scarce(&mut self, scarce: bool) {
         if scarce && !self.scarce {
             self.arena.trim();

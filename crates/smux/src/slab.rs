@@ -124,8 +124,10 @@ impl Slabs {
     }
 
     fn end_period(&mut self, now: Instant) {
+        let in_use = self.mapped - self.empty;
+        let long_ago = self.period_ends.is_some_and(|end| end + PERIOD <= now);
         self.period_ends = Some(now + PERIOD);
-        self.peaks = [self.mapped - self.empty, self.peaks[0]];
+        self.peaks = [in_use, if long_ago { in_use } else { self.peaks[0] }];
         self.unmap_empty(self.kept());
     }
 
@@ -244,6 +246,10 @@ mod tests {
         });
         assert_eq!(mapped, [5, 5, 5, 5, 2, 2]);
         assert_eq!((slabs.lent, slabs.spare()), (0, 2 * SLAB));
+        let places = take(&mut slabs, 4 * CHUNKS);
+        put(&mut slabs, places);
+        slabs.advance(start + Duration::from_secs(30));
+        assert_eq!(slabs.mapped, 0, "what was long ago is not lately");
         slabs.trim();
         assert_eq!((slabs.mapped, slabs.empty, slabs.spare(), slabs.slabs.capacity()), (0, 0, 0, 0));
     }

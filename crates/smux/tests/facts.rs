@@ -387,6 +387,27 @@ fn what_is_kept_for_more_goes_back_when_memory_is_scarce() {
     assert_eq!(pair.client.write(id, &[7; 131_072]), Ok(131_072));
 }
 
+/// Also at an end that only receives, and is never idle.
+#[test]
+fn what_much_needed_once_goes_back_while_little_moves() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.open();
+    assert_eq!(pair.client.write(id, &[7; 262_144]), Ok(262_144));
+    pair.up();
+    let mut read = vec![0; 262_144];
+    assert_eq!(pair.server.read(pair.now, id, &mut read), Ok(Some(262_144)));
+    pair.down();
+    let kept = |pair: &Pair| [pair.client.memory(), pair.server.memory()];
+    assert_eq!(kept(&pair), [262_144; 2], "for the next that is as much");
+    for _ in 0..3 {
+        pair.wait(ms(1_000));
+        assert_eq!(pair.client.write(id, &[7; 1_000]), Ok(1_000));
+        pair.up();
+        assert_eq!(pair.server.read(pair.now, id, &mut read), Ok(Some(1_000)));
+    }
+    assert_eq!(kept(&pair), [32_768; 2]);
+}
+
 /// Who takes from somewhere else only what he can write learns how much that is, and is woken as a writer is.
 #[test]
 fn the_room_for_a_write_is_told_before_it() {

@@ -55,6 +55,15 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
+fn workers_have_to_be_a_number() {
+    for value in ["", "0", "two", "256"] {
+        let output = turbotunnel("echo-server 127.0.0.1:0").env("TOKIO_WORKER_THREADS", value).output().unwrap();
+        let said = format!("error: TOKIO_WORKER_THREADS={value} is no number of threads\n  tip: 1 to 255\n");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(2), said));
+    }
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     for args in ["--help", "--version", "lilbastard --help"] {
         let output = run(args);

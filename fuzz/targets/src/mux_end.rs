@@ -157,15 +157,19 @@ impl End {
 
     /// How much was taken.
     pub(crate) fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, StreamError> {
-        let room = self.mux.room(id, bytes.len());
-        if room == Ok(None) {
-            self.waits(id).write.away();
-        }
+        // Not each time: a write has to ask to be woken without it.
+        let room = (bytes.len() % 2 == 1).then(|| self.mux.room(id, bytes.len()));
         let taken = self.mux.write(id, bytes);
-        match (&room, &taken) {
-            (Ok(Some(room)), Ok(taken)) => assert_eq!(*taken, bytes.len().min(*room), "what there is room for"),
-            (Ok(None), Ok(taken)) => assert!(*taken < bytes.len().max(1), "no room, and all was taken"),
-            (room, taken) => assert_eq!(room.err(), taken.err(), "a write fails as it was told"),
+        match (room, &taken) {
+            (Some(Ok(Some(room))), Ok(taken)) => assert_eq!(*taken, bytes.len().min(room), "what there is room for"),
+            (Some(Ok(None)), Ok(taken)) => {
+                assert!(*taken < bytes.len(), "no room, and all was taken");
+                if *taken > 0 {
+                    self.waits(id).write.away();
+                }
+            }
+            (Some(room), taken) => assert_eq!(room.err(), taken.err(), "a write fails as it was told"),
+            (None, _) => {}
         }
         if let Ok(taken) = taken {
             assert!(taken <= bytes.len());

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const PER_SOURCE: usize = 64;
 
 /// A stranger in a handshake has keys, and the state of Noise.
-/// An allocator takes 132 KiB at a time, which is 0.13 KiB for each of a thousand.
+/// glibc grows its heap by 132 KiB at a time, which is 0.13 KiB for each of a thousand.
 const EACH: Ceiling = at_most("memory for each", 4.25, "KiB");
 const LEFT: Ceiling = at_most("left after 11 s", 0.0, "connections");
 const GROWTH: Ceiling = at_most("memory grows by", 6.0, "MiB");

@@ -28,7 +28,7 @@ use crate::status::board::Board;
 pub fn run(cli: &Cli, log: &Log) -> Result<(), Failure> {
     match &cli.command {
         Command::Server(args) => leave(many_threads()?, server::run(args, log)),
-        // One session: a thread more would not carry more of it, only cost each wake-up a change of processors.
+        // One session: with a thread more each wake-up may be a change of processors.
         Command::Client(args) => leave(one_thread()?, client::run(args, log)),
         Command::EchoServer(args) => many_threads()?.block_on(server::run_echo(args, log)),
         // One thread: another core would cost each small message 10 to 20 us.
@@ -84,15 +84,23 @@ fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| no_runtime(&e))
 }
 
-/// A thread for each processor, or as many as `TOKIO_WORKER_THREADS` says. Of two processors one is left to the kernel, which does most of the work: with a
-/// worker on each, a session and its streams wake each other across them.
+/// As many workers as `TOKIO_WORKER_THREADS` says, or one for each processor, but on two processors one: a session and its streams wake each other, and
+/// across processors that costs more than the second brings, unless many sessions keep it busy (DESIGN.md has the figures).
 fn many_threads() -> Result<tokio::runtime::Runtime, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    if processors == 2 && std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        builder.worker_threads(1);
-    }
-    builder.enable_all().build().map_err(|e| no_runtime(&e))
+    let workers: usize = match std::env::var("TOKIO_WORKER_THREADS") {
+        Ok(text) => match text.parse::<NonZero<u8>>() {
+            Ok(number) => number.get().into(),
+            Err(_) => {
+                let error = format!("TOKIO_WORKER_THREADS={text} is no number of threads");
+                return Err(Failure::new(Exit::Usage, error).tip("1 to 255"));
+            }
+        },
+        Err(_) => match std::thread::available_parallelism().map_or(1, NonZero::get) {
+            2 => 1,
+            processors => processors,
+        },
+    };
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(|e| no_runtime(&e))
 }
 
 /// Runs the future, and does not wait for what the runtime still has on its threads (a name that does not resolve).

@@ -17,7 +17,7 @@ pub enum Event {
     Incoming,
     /// A read that came back empty would bring something now (data, the end, or an error).
     Readable(StreamId),
-    /// A write that took nothing would take something now, or [`Tunnel::room`](crate::Tunnel::room) is there.
+    /// A write that took nothing would take something now, or [`Tunnel::room`](crate::Tunnel::room) would say how much.
     Writable(StreamId),
     /// The peer has acknowledged all of this stream up to its FIN.
     Delivered(StreamId),
