@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! allocated <= 1.25 x bytes + 2 x CHUNK     per queue, however small the pieces were
-//! retained  <= OWN x CHUNK + POOL x SMALL + 4 MiB of empty slabs     per session; after `trim` nothing of that
+//! retained  <= OWN x CHUNK + POOL x SMALL + 16 MiB of empty slabs     per session; after `trim` nothing of that
 //!              and the rest of slabs in which something is left
 //! ```
 //!

@@ -11,7 +11,7 @@ pub const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 /// Settings of one session. [`crate::Mux::new`] checks them.
 ///
 /// Worst case of memory: `max_buffered` and one packet for receiving, `send_buffer` x `max_streams` for sending, 256 bytes for each stream, and
-/// 4 MiB kept for the next. Beyond 32 KiB memory is taken and given back in pieces of 256 KiB; a piece
+/// 16 MiB kept for the next. Beyond 32 KiB memory is taken and given back in pieces of 256 KiB; a piece
 /// stays as long as a byte in it is unread or unsent.
 #[derive(Clone, Debug)]
 pub struct Config {

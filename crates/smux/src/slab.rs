@@ -8,7 +8,7 @@
 //! mapped is no more than were in use lately: a mapping costs a system call, and a page fault for each page, more than copying the data.
 //!
 //! ```text
-//! mapped <= what was lent at once, and no more than 4 MiB of it empty
+//! mapped <= what was lent at once, and no more than 16 MiB of it empty
 //! ```
 
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const SLAB: usize = CHUNKS * CHUNK;
 /// "Lately": in this period or in the one before.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Empty slabs at most.
-const MOST_EMPTY: usize = 16;
+const MOST_EMPTY: usize = 64;
 
 /// Where a chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_empty_has_a_limit() {
         let mut slabs = Slabs::new();
-        let peak = take(&mut slabs, 20 * CHUNKS);
+        let peak = take(&mut slabs, (MOST_EMPTY + 4) * CHUNKS);
         put(&mut slabs, peak);
         assert_eq!((slabs.mapped, slabs.empty), (MOST_EMPTY, MOST_EMPTY));
     }
