@@ -680,8 +680,8 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "what was mapped once stays mapped",
         file: SLAB,
-        right: "self.peaks = [self.mapped - self.empty, self.peaks[0]];",
-        wrong: "self.peaks = [self.mapped; 2];",
+        right: "self.peaks = [in_use, if long_ago",
+        wrong: "self.peaks = [self.mapped, if long_ago",
         test: of("turbotunnel-smux", "lib", "slab::tests::what_was_in_use_lately_stays_mapped_and_the_rest_goes_back"),
     },
     Fault {
