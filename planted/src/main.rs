@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use turbotunnel_planted::{FAULTS, Fault, Test};
+use turbotunnel_planted::{Fault, Test, faults};
 
 /// A test that takes longer hangs. (Most take a second.)
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -57,17 +57,16 @@ fn main() -> ExitCode {
 
 fn choose(words: &[&str]) -> Result<Vec<&'static Fault>, String> {
     match words {
-        [] => Ok(FAULTS.iter().collect()),
-        ["list"] => Err(FAULTS.iter().map(|fault| fault.name).collect::<Vec<_>>().join("\n")),
+        [] => Ok(faults().collect()),
+        ["list"] => Err(faults().map(|fault| fault.name).collect::<Vec<_>>().join("\n")),
         ["some", count] => {
             let count: usize = count.parse().map_err(|_| format!("\"{count}\" is not a number"))?;
             let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
-            let first = usize::try_from(day).unwrap_or(0).wrapping_mul(count) % FAULTS.len();
-            Ok(FAULTS.iter().cycle().skip(first).take(count.min(FAULTS.len())).collect())
+            let first = usize::try_from(day).unwrap_or(0).wrapping_mul(count) % faults().count();
+            Ok(faults().cycle().skip(first).take(count.min(faults().count())).collect())
         }
         words => {
-            let chosen: Vec<_> =
-                FAULTS.iter().filter(|fault| words.iter().any(|word| fault.name.contains(word))).collect();
+            let chosen: Vec<_> = faults().filter(|fault| words.iter().any(|word| fault.name.contains(word))).collect();
             if chosen.is_empty() { Err(format!("no fault has {words:?} in its name")) } else { Ok(chosen) }
         }
     }

@@ -7,6 +7,19 @@ use crate::wire::HEADER_LEN;
 /// Largest packet that a kcp-go peer sends or takes whole with its default settings, in bytes.
 pub(crate) const GO_MTU: usize = 1400;
 
+/// Windows count places of so many bytes of payload: that of kcp-go's full segment.
+pub(crate) const PLACE: usize = GO_MTU - HEADER_LEN;
+
+/// Payload of a large segment in bytes, see [`Kcp::set_largest_packet`](crate::Kcp::set_largest_packet): eleven places. Twice as much would save little
+/// more, and a small message beside a transfer waits for the rest of one.
+pub(crate) const LARGE: usize = LARGE_PLACES as usize * PLACE;
+pub(crate) const LARGE_PLACES: u32 = 11;
+
+/// Places that a segment with so many bytes of payload takes up in a window.
+pub(crate) fn places(payload: usize) -> usize {
+    payload.div_ceil(PLACE).max(1)
+}
+
 /// Settings of one engine. Checked by [`Kcp::new`](crate::Kcp::new).
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -14,7 +27,7 @@ pub struct Config {
     ///
     /// Segments keep the size for 1,400 whatever is set here ([`Config::mss`]); a larger packet holds more of them.
     pub mtu: usize,
-    /// Segments in flight at most, 1 to 65,535. Default 1,024. Worst case `send_window` x `mss` bytes are kept.
+    /// Segments in flight at most, 1 to 65,535; a large one counts as eleven. Default 1,024. Worst case `send_window` x `mss` bytes are kept.
     pub send_window: u16,
     /// Segments that we are willing to keep, unread, for the application, 1 to 65,535. Default 1,024.
     ///
@@ -49,9 +62,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Payload of a full segment in bytes: 1,376, less only for an `mtu` below 1,400.
-    ///
-    /// A numbered segment cannot be cut again when the next carrier takes smaller packets only, so it never grows.
+    /// Payload of a full segment in bytes: 1,376, less only for an `mtu` below 1,400. [`Kcp::set_largest_packet`](crate::Kcp::set_largest_packet) says
+    /// when there are larger ones.
     #[must_use]
     pub fn mss(&self) -> usize {
         self.mtu.min(GO_MTU).saturating_sub(HEADER_LEN)

@@ -11,14 +11,13 @@ use crate::sn::{Sn, Ts};
 use crate::stats::Stats;
 use crate::wire::{Command, DecodeError, HEADER_LEN, Segment, segments};
 
-/// Buffers hold a full segment of a kcp-go peer, in bytes.
-const BUFFER_LEN: usize = 1376;
-
 /// One end of a KCP conversation.
 #[derive(Debug)]
 pub struct Kcp {
     conv: u32,
     mtu: usize,
+    /// With a large segment, in bytes; `mtu` at least.
+    largest_packet: usize,
     initial_ts: Ts,
     started: Instant,
     /// The latest `now` that came in.
@@ -52,6 +51,7 @@ impl Kcp {
         Self {
             conv,
             mtu: config.mtu,
+            largest_packet: config.mtu,
             initial_ts: Ts::new(config.initial_ts_ms),
             started: now,
             now,
@@ -64,7 +64,7 @@ impl Kcp {
             sender: Sender::new(now, &config),
             receiver: Receiver::new(&config),
             rto: Rto::new(config.min_rto),
-            pool: Pool::new(now, BUFFER_LEN),
+            pool: Pool::new(now),
             stats: Stats::default(),
         }
     }
@@ -78,6 +78,17 @@ impl Kcp {
     /// When to send again, from now on. Known once it is known who the peer is.
     pub fn set_retransmission(&mut self, retransmission: Retransmission) {
         self.sender.set_mode(retransmission);
+    }
+
+    /// The peer takes packets of so many bytes, and counts what a segment has beyond 1,376 bytes against its window. Less than the
+    /// [`Config::mtu`], or than a large segment needs, changes nothing.
+    ///
+    /// With [`Retransmission::TailProbe`], segments of up to 15,136 bytes (eleven times 1,376) go, each in a packet of its own, where the path has brought
+    /// half a megabyte and more than 2 MB/s. A numbered segment cannot be cut again: where every carrier dies before it has brought a whole one, no more
+    /// comes through.
+    pub fn set_largest_packet(&mut self, bytes: usize) {
+        self.largest_packet = bytes.max(self.mtu);
+        self.sender.set_largest_packet(bytes);
     }
 
     // Packets and time.
@@ -204,7 +215,7 @@ impl Kcp {
         self.sender.deadline(&self.rto, self.learning)
     }
 
-    /// Appends the next packet to `out`, at most `mtu` bytes: acknowledgements, then what goes again, then new data.
+    /// Appends the next packet to `out`, at most `mtu` bytes, or more with a large segment: acknowledgements, then what goes again, then new data.
     /// `false`: nothing to send at `now`, and `out` is as it was.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         self.advance(now);
@@ -247,8 +258,9 @@ impl Kcp {
             let ts = self.ts;
             // No segment is empty, so behind a full one there is nothing to look for.
             while out.len() + HEADER_LEN < end
-                && let Some((sn, payload)) =
-                    self.sender.send(self.now, ts, end - out.len() - HEADER_LEN, &mut self.stats)
+                && let used = out.len() - start + HEADER_LEN
+                && let room = (self.mtu - used, self.largest_packet - used)
+                && let Some((sn, payload)) = self.sender.send(self.now, ts, room, &mut self.stats)
             {
                 Segment { cmd: Command::Push, ts, sn, payload, ..header }.encode(out);
                 if std::mem::take(&mut self.first_may_go) && self.learning {
@@ -271,7 +283,7 @@ impl Kcp {
         !self.suspended && (self.receiver.has_acks() || self.has_more_than_acks())
     }
 
-    /// Of how many segments' arrival the peer waits to be told, if all that `poll_transmit` would give are ACKs: they may wait a little for
+    /// Of how many segments' arrival the peer waits to be told (a large one counts as eleven), if all that `poll_transmit` would give are ACKs: they may wait a little for
     /// company. `None`: there is nothing to be sent, or something that may not wait.
     #[must_use]
     pub fn only_acks_waiting(&self, _now: Instant) -> Option<usize> {
@@ -348,8 +360,8 @@ impl Kcp {
         self.receiver.announce_at_most(segments);
     }
 
-    /// Keeps at most so many unread segments from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. A peer
-    /// that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
+    /// Keeps at most so many unread segments from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. One with
+    /// more than 1,376 bytes counts as several. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
     /// largest room there was.
     pub fn set_recv_room(&mut self, segments: u16) {
         self.receiver.set_room(segments);

@@ -58,6 +58,10 @@ const BELIEVED: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 5;
 /// Rounds without growth after which the search is over; rounds that contradict what is believed, until it is given up.
 const PATIENCE: u32 = 3;
+/// Large segments go where one takes a few milliseconds at most: in bytes a second. What comes behind one waits for it.
+const FAST: u64 = 2_000_000;
+/// And once a path has brought so many bytes: if it ends sooner, and the next one, and so on, as some are made to, what is lost with each is to be little.
+const EARNED: u64 = 512 << 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
@@ -99,6 +103,9 @@ pub(crate) struct Flight {
     contradicted: u32,
     /// Steps by which the bandwidth has grown lately, what it was at the last, and rounds since then.
     growing: (u32, u64, u32),
+    /// Bytes that this path has brought in the rounds before.
+    brought: u64,
+    fast: bool,
 
     // The round at hand.
     began: Instant,
@@ -127,6 +134,8 @@ impl Flight {
             min_rtt_seen: now,
             contradicted: 0,
             growing: (0, 0, 0),
+            brought: 0,
+            fast: false,
             began: now,
             ends: next,
             delivered: 0,
@@ -154,6 +163,11 @@ impl Flight {
     /// Bytes that may be on their way.
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// The path has shown that large segments do no harm on it.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.fast
     }
 
     /// Nothing is on its way, and something is sent now.
@@ -194,6 +208,8 @@ impl Flight {
         if news.order >= self.ends && elapsed >= SHORTEST_ROUND {
             let sent = news.round_trip.and_then(|rtt| now.checked_sub(rtt));
             self.end_round(now, elapsed, sent, news);
+            self.brought = self.brought.saturating_add(self.delivered);
+            self.fast = self.brought >= EARNED && self.bandwidth() >= FAST;
             self.begin_round(now, news.next, sent);
             self.update_limit();
         }

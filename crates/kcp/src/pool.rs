@@ -5,10 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Spare buffers at most; more in a burst are freed and allocated again. Worst case 1,024 x 1,376 bytes.
-const MAX_SPARE: usize = 1024;
+use crate::config::{LARGE, PLACE};
+
+/// Spare buffers at most, of the usual and of the large ones; more in a burst are freed and allocated again. Worst case 1.4 and 4.2 MB.
+const MAX_SPARE: [usize; 2] = [1024, 280];
 /// What an engine without data keeps at most.
-const MAX_SPARE_IDLE: usize = 64;
+const MAX_SPARE_IDLE: [usize; 2] = [64, 12];
+/// From here on a large buffer is used: there, it is less than twice as much as the places that the segment takes up.
+const LARGE_ENOUGH: usize = LARGE / 2 + 1;
 /// In use in a quiet engine at most: enough for a keepalive, or a small question and its answer.
 const QUIET: usize = 2;
 /// And so often all of them are free again within [`BUSY_FOR`].
@@ -16,11 +20,26 @@ const QUIET_TIMES: u32 = 8;
 /// So long after more was needed than that.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
+/// Spare buffers of one size.
+#[derive(Debug)]
+struct Shelf {
+    spare: Vec<Vec<u8>>,
+    /// Of each, in bytes.
+    capacity: usize,
+    most: usize,
+    most_idle: usize,
+}
+
+impl Shelf {
+    fn held(&self) -> usize {
+        self.spare.iter().map(Vec::capacity).sum()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Pool {
-    spare: Vec<Vec<u8>>,
-    /// Capacity of a buffer in bytes. Others are freed, not kept.
-    capacity: usize,
+    /// For usual segments and for large ones. Buffers of other sizes are freed, not kept.
+    shelves: [Shelf; 2],
     in_use: usize,
     /// Capacity of all buffers, in use or spare.
     bytes: usize,
@@ -33,8 +52,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(now: Instant, capacity: usize) -> Self {
-        Self { spare: Vec::new(), capacity, in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
+    pub(crate) fn new(now: Instant) -> Self {
+        let shelf = |at: usize| Shelf {
+            spare: Vec::new(),
+            capacity: [PLACE, LARGE][at],
+            most: MAX_SPARE[at],
+            most_idle: MAX_SPARE_IDLE[at],
+        };
+        Self { shelves: [0, 1].map(shelf), in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
@@ -46,19 +71,23 @@ impl Pool {
         self.busy.is_none_or(|at| self.now.saturating_duration_since(at) >= BUSY_FOR)
     }
 
-    /// An empty buffer for at least `len` bytes.
+    /// An empty buffer for at least `len` bytes, and not much more if that is more than a place.
     pub(crate) fn get(&mut self, len: usize) -> Vec<u8> {
         self.in_use += 1;
         if self.in_use > QUIET {
             self.busy = Some(self.now);
         }
-        if len <= self.capacity
-            && let Some(spare) = self.spare.pop()
-        {
+        let shelf = match len {
+            ..=PLACE => Some(&mut self.shelves[0]),
+            LARGE_ENOUGH..=LARGE => Some(&mut self.shelves[1]),
+            _ => None,
+        };
+        let capacity = shelf.as_ref().map_or(len, |shelf| shelf.capacity);
+        if let Some(spare) = shelf.and_then(|shelf| shelf.spare.pop()) {
             return spare;
         }
         self.allocated += 1;
-        let buffer = Vec::with_capacity(len.max(self.capacity));
+        let buffer = Vec::with_capacity(capacity);
         self.bytes += buffer.capacity();
         buffer
     }
@@ -75,15 +104,16 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.spare.iter().map(Vec::capacity).sum::<usize>() + self.spare.capacity() * size_of::<Vec<u8>>()
+        self.shelves.iter().map(|shelf| shelf.held() + shelf.spare.capacity() * size_of::<Vec<u8>>()).sum()
     }
 
     #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         self.in_use -= 1;
-        if buffer.capacity() == self.capacity && self.spare.len() < MAX_SPARE {
+        let shelf = self.shelves.iter_mut().find(|shelf| shelf.capacity == buffer.capacity());
+        if let Some(shelf) = shelf.filter(|shelf| shelf.spare.len() < shelf.most) {
             buffer.clear();
-            self.spare.push(buffer);
+            shelf.spare.push(buffer);
         } else {
             self.bytes -= buffer.capacity();
         }
@@ -109,13 +139,16 @@ impl Pool {
         if self.emptied.1 > QUIET_TIMES {
             self.busy = Some(self.now);
         }
-        let keep = if self.is_quiet() { 0 } else { MAX_SPARE_IDLE };
-        self.spare.truncate(keep);
-        // Nothing is in use.
-        self.bytes = self.spare.iter().map(Vec::capacity).sum();
-        if self.spare.capacity() > keep {
-            self.spare.shrink_to(keep);
+        let is_quiet = self.is_quiet();
+        for shelf in &mut self.shelves {
+            let keep = if is_quiet { 0 } else { shelf.most_idle };
+            shelf.spare.truncate(keep);
+            if shelf.spare.capacity() > keep {
+                shelf.spare.shrink_to(keep);
+            }
         }
+        // Nothing is in use.
+        self.bytes = self.shelves.iter().map(Shelf::held).sum();
     }
 }
 
@@ -127,43 +160,68 @@ mod tests {
     #[test]
     fn an_idle_engine_gives_its_buffers_back() {
         let now = Instant::now();
-        let mut pool = Pool::new(now, 1376);
+        let mut pool = Pool::new(now);
         let busy: Vec<_> = (0..500).map(|_| pool.get(1)).collect();
         for buffer in busy {
             pool.put(buffer);
         }
-        assert_eq!(pool.spare.len(), MAX_SPARE_IDLE);
+        assert_eq!(pool.shelves[0].spare.len(), MAX_SPARE_IDLE[0]);
         let mut keepalive = |at| {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            pool.spare.len()
+            pool.shelves[0].spare.len()
         };
-        assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE);
+        assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE[0]);
         assert_eq!(keepalive(BUSY_FOR), 0);
         assert_eq!((pool.bytes(), pool.held()), (0, 0));
     }
 
     #[test]
     fn odd_sizes_are_not_kept() {
-        let mut pool = Pool::new(Instant::now(), 1376);
+        let mut pool = Pool::new(Instant::now());
         let (usual, large) = (pool.get(1), pool.get(65_511));
         assert_eq!(pool.bytes(), 1376 + 65_511);
         pool.put(large);
-        assert!(pool.spare.is_empty());
+        assert!(pool.shelves[0].spare.is_empty());
         assert_eq!(pool.bytes(), 1376);
         pool.busy = Some(pool.now);
         pool.put(usual);
-        assert_eq!((pool.spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
-        let large = pool.get(1377);
-        assert_eq!((pool.spare.len(), pool.allocated(), large.capacity()), (1, 3, 1377), "the spare one is too small");
+        assert_eq!((pool.shelves[0].spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
+        let odd = pool.get(1377);
+        assert_eq!(
+            (pool.shelves[0].spare.len(), pool.allocated(), odd.capacity()),
+            (1, 3, 1377),
+            "the spare one is too small"
+        );
         pool.get(1376);
-        assert_eq!((pool.spare.len(), pool.allocated()), (0, 3));
+        assert_eq!((pool.shelves[0].spare.len(), pool.allocated()), (0, 3));
+    }
+
+    /// What a receiver allocates for a peer that keeps to its window is bounded by that.
+    #[test]
+    fn a_buffer_is_less_than_twice_as_large_as_the_places_that_its_segment_takes_up() {
+        let mut pool = Pool::new(Instant::now());
+        for len in 1..=LARGE {
+            let buffer = pool.get(len);
+            let places = crate::config::places(len) * PLACE;
+            assert!((len..2 * places).contains(&buffer.capacity()), "{} bytes for {len}", buffer.capacity());
+            pool.put(buffer);
+        }
+        let (a, b) = (pool.get(LARGE), pool.get(LARGE / 2 + 1));
+        let allocated = pool.allocated();
+        pool.put(a);
+        pool.put(b);
+        assert_eq!(
+            (pool.get(LARGE).capacity(), pool.allocated()),
+            (LARGE, allocated),
+            "large ones are used again, too"
+        );
     }
 
     #[test]
     fn a_short_word_that_has_to_wait_is_held_in_little() {
-        let mut pool = Pool::new(Instant::now(), 1376);
+        let mut pool = Pool::new(Instant::now());
         let (mut short, mut long) = (pool.get(1), pool.get(1));
         short.extend_from_slice(&[7; 344]);
         long.extend_from_slice(&[7; 345]);
@@ -177,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_and_its_answer_do_not_make_an_engine_busy() {
-        let mut pool = Pool::new(Instant::now(), 1376);
+        let mut pool = Pool::new(Instant::now());
         let buffers = [pool.get(1), pool.get(1)];
         assert!(pool.is_quiet());
         pool.get(1);
@@ -188,12 +246,12 @@ mod tests {
     #[test]
     fn who_sends_little_but_often_is_busy_too() {
         let now = Instant::now();
-        let mut pool = Pool::new(now, 1376);
+        let mut pool = Pool::new(now);
         let mut send = |at| {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            (pool.spare.len(), pool.allocated())
+            (pool.shelves[0].spare.len(), pool.allocated())
         };
         for n in 1..=u64::from(QUIET_TIMES) {
             assert_eq!(send(Duration::ZERO), (0, n));
@@ -206,13 +264,13 @@ mod tests {
 
     #[test]
     fn a_burst_leaves_so_many_spare_buffers_and_no_more() {
-        let mut pool = Pool::new(Instant::now(), 8);
-        let mut burst: Vec<_> = (0..MAX_SPARE + 2).map(|_| pool.get(1)).collect();
+        let mut pool = Pool::new(Instant::now());
+        let mut burst: Vec<_> = (0..MAX_SPARE[0] + 2).map(|_| pool.get(1)).collect();
         let last = burst.pop().expect("many");
         burst.into_iter().for_each(|buffer| pool.put(buffer));
-        assert_eq!((pool.spare.len(), pool.bytes()), (MAX_SPARE, 8 * (MAX_SPARE + 1)));
+        assert_eq!((pool.shelves[0].spare.len(), pool.bytes()), (MAX_SPARE[0], 1376 * (MAX_SPARE[0] + 1)));
         pool.put(last);
-        assert_eq!((pool.spare.len(), pool.bytes()), (MAX_SPARE_IDLE, 8 * MAX_SPARE_IDLE));
-        assert_eq!(pool.spare.capacity(), MAX_SPARE_IDLE, "nor a place for more");
+        assert_eq!((pool.shelves[0].spare.len(), pool.bytes()), (MAX_SPARE_IDLE[0], 1376 * MAX_SPARE_IDLE[0]));
+        assert_eq!(pool.shelves[0].spare.capacity(), MAX_SPARE_IDLE[0], "nor a place for more");
     }
 }

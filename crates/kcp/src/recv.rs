@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::Config;
+use crate::config::{Config, places};
 use crate::pool::Pool;
 use crate::sn::{Sn, Ts};
 use crate::stats::Stats;
@@ -34,12 +34,16 @@ pub(crate) struct Receiver {
     /// No more than this is announced, whatever would be taken.
     announced: usize,
     rcv_nxt: Sn,
+    /// Places of all segments before that one, counted as numbers are.
+    rcv_places: Sn,
     readable: VecDeque<Vec<u8>>,
+    /// Places of those.
+    unread: usize,
     /// Index 0 is `rcv_nxt`; there only while `readable` is full.
     waiting: VecDeque<Option<Waiting>>,
     /// Allocated for chunks, in bytes.
     held: usize,
-    /// Segments that are held unread, as far as the peer was not told more. At most `window`.
+    /// Places that are held unread, as far as the peer was not told more. At most `window`.
     room: usize,
     /// The most that it was.
     most_room: usize,
@@ -49,9 +53,9 @@ pub(crate) struct Receiver {
     /// The last arrival below `rcv_nxt`.
     cumulative_ack: Option<(Sn, Ts)>,
     wins_due: bool,
-    /// `rcv_nxt` as the peer was told last.
-    told_nxt: Sn,
-    /// The window's end as the peer was told last.
+    /// `rcv_places` as the peer was told last.
+    told_places: Sn,
+    /// The window's end, a place, as the peer was told last.
     told_edge: Sn,
     told: bool,
 }
@@ -64,7 +68,9 @@ impl Receiver {
             window,
             announced: window,
             rcv_nxt,
+            rcv_places: rcv_nxt,
             readable: VecDeque::new(),
+            unread: 0,
             waiting: VecDeque::new(),
             held: 0,
             room: window,
@@ -72,7 +78,7 @@ impl Receiver {
             acks: VecDeque::new(),
             cumulative_ack: None,
             wins_due: false,
-            told_nxt: rcv_nxt,
+            told_places: rcv_nxt,
             told_edge: rcv_nxt.plus(u32::from(config.recv_window)),
             told: false,
         }
@@ -84,10 +90,10 @@ impl Receiver {
 
     /// Free places, as announced.
     pub(crate) fn wnd(&self) -> u16 {
-        u16::try_from(self.room.saturating_sub(self.readable.len()).min(self.announced)).expect("recv_window is a u16")
+        u16::try_from(self.room.saturating_sub(self.unread).min(self.announced)).expect("recv_window is a u16")
     }
 
-    /// Holds at most so many unread segments from now on.
+    /// Holds at most so many places unread from now on.
     pub(crate) fn set_room(&mut self, segments: u16) {
         self.room = usize::from(segments).clamp(LEAST_ROOM.min(self.window), self.window);
         // Nobody has been told a window before the first packet.
@@ -124,7 +130,7 @@ impl Receiver {
         stats.segments_received += 1;
         stats.bytes_received += len as u64;
         self.cumulative_ack = Some((sn, ts));
-        self.rcv_nxt = self.rcv_nxt.next();
+        self.pass(len);
         if !self.waiting.is_empty() {
             self.waiting.pop_front();
             self.advance();
@@ -159,8 +165,7 @@ impl Receiver {
 
         if offset == 0 && self.readable.len() < self.window {
             self.cumulative_ack = Some((sn, ts));
-            self.readable.push_back(chunk);
-            self.rcv_nxt = self.rcv_nxt.next();
+            self.push_readable(chunk);
             self.waiting.pop_front();
             self.advance();
             return;
@@ -179,9 +184,20 @@ impl Receiver {
             && let Some(waiting) = first.take()
         {
             self.waiting.pop_front();
-            self.readable.push_back(waiting.payload);
-            self.rcv_nxt = self.rcv_nxt.next();
+            self.push_readable(waiting.payload);
         }
+    }
+
+    fn push_readable(&mut self, chunk: Vec<u8>) {
+        self.unread += places(chunk.len());
+        self.pass(chunk.len());
+        self.readable.push_back(chunk);
+    }
+
+    /// The next segment, with so many bytes, is in order.
+    fn pass(&mut self, len: usize) {
+        self.rcv_nxt = self.rcv_nxt.next();
+        self.rcv_places = self.rcv_places.plus(u32::try_from(places(len)).unwrap_or(u32::MAX));
     }
 
     /// Bytes allocated for the rings.
@@ -207,6 +223,7 @@ impl Receiver {
             return;
         };
         self.held -= chunk.capacity();
+        self.unread -= places(chunk.len());
         pool.put(chunk);
         self.advance();
         self.wins_due |= self.reopens();
@@ -222,8 +239,8 @@ impl Receiver {
         if self.wnd() == 0 {
             return false;
         }
-        let known = self.told_edge.distance_from(self.rcv_nxt);
-        let gain = self.rcv_nxt.plus(u32::from(self.wnd())).distance_from(self.told_edge);
+        let known = self.told_edge.distance_from(self.rcv_places);
+        let gain = self.rcv_places.plus(u32::from(self.wnd())).distance_from(self.told_edge);
         let quarter = i32::try_from(self.room / 4).expect("recv_window is a u16");
         known <= 0 || (known < quarter && gain >= quarter)
     }
@@ -236,7 +253,7 @@ impl Receiver {
 
     /// A new carrier begins: the last window update may have died with the old one.
     pub(crate) fn resume(&mut self) {
-        let known = self.told_edge.distance_from(self.rcv_nxt);
+        let known = self.told_edge.distance_from(self.rcv_places);
         let half = i32::try_from(self.room / 2).expect("recv_window is a u16");
         self.wins_due |= known < half;
     }
@@ -245,9 +262,9 @@ impl Receiver {
         self.cumulative_ack.is_some() || !self.acks.is_empty()
     }
 
-    /// Segments of whose arrival the peer was not told yet. Duplicates are not counted.
+    /// Places of the segments of whose arrival the peer was not told yet. Duplicates are not counted, and each that is out of order counts as one.
     pub(crate) fn untold(&self) -> usize {
-        self.rcv_nxt.offset_from(self.told_nxt).unwrap_or(0) + self.acks.len()
+        self.rcv_places.offset_from(self.told_places).unwrap_or(0) + self.acks.len()
     }
 
     pub(crate) fn wins_due(&self) -> bool {
@@ -275,8 +292,8 @@ impl Receiver {
 
     /// A packet with this `wnd` has been made, and with `rcv_nxt` for `una`.
     pub(crate) fn on_told(&mut self, wnd: u16) {
-        self.told_nxt = self.rcv_nxt;
-        self.told_edge = self.rcv_nxt.plus(u32::from(wnd));
+        self.told_places = self.rcv_places;
+        self.told_edge = self.rcv_places.plus(u32::from(wnd));
         self.told = true;
     }
 }

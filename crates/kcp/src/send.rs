@@ -22,7 +22,7 @@ mod acks;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Retransmission};
+use crate::config::{Config, LARGE, Retransmission, places};
 use crate::congestion::Congestion;
 use crate::flight::Flight;
 use crate::pool::Pool;
@@ -68,6 +68,10 @@ enum State {
 #[derive(Debug)]
 struct Slot {
     payload: Vec<u8>,
+    /// Payload at most.
+    limit: usize,
+    /// That it takes up in the windows; all that it may come to before it is sent.
+    places: usize,
     state: State,
     /// Sent exactly once and never given up: its acknowledgement can only be for that transmission.
     once: bool,
@@ -91,6 +95,8 @@ struct WindowProbe {
 #[derive(Debug)]
 pub(crate) struct Sender {
     mss: usize,
+    /// Payload of the largest segment that the peer takes, `mss` at least.
+    largest: usize,
     send_window: usize,
     max_backoff: Duration,
     mode: Retransmission,
@@ -99,6 +105,9 @@ pub(crate) struct Sender {
     una: Sn,
     /// Slots before `nxt`.
     numbered: usize,
+    /// Places of all slots, and of those before `nxt`.
+    places: usize,
+    numbered_places: usize,
     acknowledged: usize,
     lost: usize,
     /// Bytes of slots that fly or wait to be sent for the first time, with their headers.
@@ -110,7 +119,9 @@ pub(crate) struct Sender {
     /// Number of the log's first entry.
     log_base: u64,
 
-    /// First number that the peer has no room for.
+    /// Places of all segments that `una` has passed, counted as numbers are.
+    passed_places: Sn,
+    /// First place that the peer has no room for.
     edge: Sn,
     edge_announced: bool,
     probe: WindowProbe,
@@ -149,12 +160,15 @@ impl Sender {
         let una = Sn::new(config.initial_sn);
         Self {
             mss: config.mss(),
+            largest: config.mss(),
             send_window: usize::from(config.send_window),
             max_backoff: config.max_rto,
             mode: Retransmission::default(),
             slots: VecDeque::new(),
             una,
             numbered: 0,
+            places: 0,
+            numbered_places: 0,
             acknowledged: 0,
             lost: 0,
             flying_bytes: 0,
@@ -162,6 +176,7 @@ impl Sender {
             lost_queue: VecDeque::new(),
             log: VecDeque::new(),
             log_base: 0,
+            passed_places: una,
             edge: una.plus(ASSUMED_WINDOW),
             edge_announced: false,
             probe: WindowProbe { wanted: false, due: None, wait: WINDOW_PROBE_FIRST },
@@ -177,6 +192,13 @@ impl Sender {
 
     pub(crate) fn set_mode(&mut self, mode: Retransmission) {
         self.mode = mode;
+    }
+
+    /// The peer takes packets of so many bytes.
+    pub(crate) fn set_largest_packet(&mut self, bytes: usize) {
+        if bytes >= LARGE + HEADER_LEN && self.mss < LARGE {
+            self.largest = LARGE;
+        }
     }
 
     // Facts.
@@ -226,14 +248,14 @@ impl Sender {
 
     // Taking bytes.
 
-    /// Segments that the peer has room for, counted from `una`.
+    /// Places that the peer has room for, counted from `una`.
     fn peer_window(&self) -> usize {
-        self.edge.offset_from(self.una).unwrap_or(0)
+        self.edge.offset_from(self.passed_places).unwrap_or(0)
     }
 
-    /// Segments that may be begun now, as far as the windows go.
+    /// Places that may be taken up now, as far as the windows go.
     fn window_left(&self) -> usize {
-        let window = self.send_window.min(self.peer_window()).saturating_sub(self.slots.len());
+        let window = self.send_window.min(self.peer_window()).saturating_sub(self.places);
         match self.mode {
             Retransmission::TailProbe => window,
             Retransmission::Timeout => {
@@ -254,9 +276,10 @@ impl Sender {
         }
     }
 
-    /// Segments that may be begun now.
-    fn free_slots(&self) -> usize {
-        self.window_left().min(self.flight_left().div_ceil(self.mss + HEADER_LEN))
+    /// Payload of the next segment at most.
+    fn next_limit(&self) -> usize {
+        let goes_large = self.largest > self.mss && self.flight.is_fast();
+        if goes_large && self.window_left() >= places(self.largest) { self.largest } else { self.mss }
     }
 
     fn may_begin(&self) -> bool {
@@ -266,13 +289,22 @@ impl Sender {
     /// Bytes that still fit into the last segment, if it is not sent yet.
     fn tail_room(&self) -> usize {
         match self.slots.back() {
-            Some(slot) if slot.state == State::Unsent => self.mss - slot.payload.len(),
+            Some(slot) if slot.state == State::Unsent => slot.limit - slot.payload.len(),
             _ => 0,
         }
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.tail_room() + self.free_slots() * self.mss
+        let (mut window, mut flight) = (self.window_left(), self.flight_left());
+        let mut room = self.tail_room();
+        // The large ones, as long as there is place for them, then the usual ones.
+        for limit in [self.next_limit(), self.mss] {
+            let segments = (window / places(limit)).min(flight.div_ceil(limit + HEADER_LEN));
+            window -= segments * places(limit);
+            flight = flight.saturating_sub(segments * (limit + HEADER_LEN));
+            room += segments * limit;
+        }
+        room
     }
 
     pub(crate) fn write(&mut self, now: Instant, mut bytes: &[u8], pool: &mut Pool) -> usize {
@@ -303,6 +335,7 @@ impl Sender {
         self.unsent_bytes += appended;
         if slot.payload.is_empty() {
             let slot = self.slots.pop_back().expect("it was there a moment ago");
+            self.places -= slot.places;
             self.unsent_bytes -= HEADER_LEN;
             pool.put(slot.payload);
         }
@@ -321,13 +354,18 @@ impl Sender {
     /// Begins a segment, or remembers that somebody wanted to.
     fn begin(&mut self, now: Instant, pool: &mut Pool) -> bool {
         if !self.may_begin() {
-            self.probe.wanted |= self.peer_window() <= self.slots.len();
+            self.probe.wanted |= self.peer_window() <= self.places;
             self.arm_window_probe(now);
             return false;
         }
+        let limit = self.next_limit();
+        let places = places(limit);
         self.unsent_bytes += HEADER_LEN;
+        self.places += places;
         self.slots.push_back(Slot {
-            payload: pool.get(self.mss),
+            payload: pool.get(limit),
+            limit,
+            places,
             state: State::Unsent,
             once: false,
             exact: false,
@@ -388,12 +426,22 @@ impl Sender {
 
     /// Not so only when the peer's first words were of a smaller window than the assumed one.
     fn has_room_for_nxt(&self) -> bool {
-        self.numbered < self.peer_window()
+        self.numbered_places < self.peer_window()
     }
 
-    /// The segment that goes next goes out now, if its payload is no longer than `room`.
-    pub(crate) fn send(&mut self, now: Instant, ts: Ts, room: usize, stats: &mut Stats) -> Option<(Sn, &[u8])> {
-        let index = self.due().filter(|&index| self.slots[index].payload.len() <= room)?;
+    /// The segment that goes next goes out now, if its payload is no longer than `room`; or `large_room`, if it is a large one.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        ts: Ts,
+        (room, large_room): (usize, usize),
+        stats: &mut Stats,
+    ) -> Option<(Sn, &[u8])> {
+        let index = self.due()?;
+        let len = self.slots[index].payload.len();
+        if len > if len > self.mss { large_room } else { room } {
+            return None;
+        }
         self.bound_log();
         let (sn, order) = (self.at(index), self.next_order());
         if self.flying() == 0 {
@@ -420,6 +468,10 @@ impl Sender {
         } else {
             self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
             self.numbered += 1;
+            let places = places(slot.payload.len());
+            self.places -= slot.places - places;
+            self.numbered_places += places;
+            slot.places = places;
             slot.once = true;
             slot.exact = true;
             stats.segments_sent += 1;
@@ -564,7 +616,7 @@ impl Sender {
     /// Somebody wants to send and only the peer's window is in the way.
     pub(crate) fn is_blocked_by_peer(&self) -> bool {
         let peer_window = self.peer_window();
-        (self.probe.wanted && self.slots.len() >= peer_window) || (self.unsent() > 0 && self.numbered >= peer_window)
+        (self.probe.wanted && self.places >= peer_window) || (self.unsent() > 0 && self.numbered_places >= peer_window)
     }
 
     /// Starts the clock of the window probe once somebody is blocked.

@@ -229,6 +229,9 @@ impl Network {
 
     /// A packet is handed to a connection, in whatever form.
     pub(crate) fn note_packet(&mut self, now: Instant, id: WireId, side: Side, packet: &[u8]) {
+        if packet.len() > 1_500 {
+            self.counts.note("large packet");
+        }
         if let Some(tap) = &mut self.tap {
             let carrier = id as u32 + 1;
             tap.push(Seen { at: now - self.start, carrier, way: outward(side), packet: packet.to_vec() });

@@ -19,6 +19,9 @@ use crate::sealed::{Asked, Asking, Keys, NoValidAnswer, Sealed};
 /// Buffers for the next packets, and the ends of chunks that are not full.
 const SPARE: u64 = 2 << 20;
 
+/// What a packet takes up at most that is not of one large segment.
+const USUAL_PACKET: usize = HEADER_LEN + 1_500;
+
 /// When a carrier that is used up is closed, its peer may take so long to do the same, as in the driver.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -53,9 +56,9 @@ impl Format {
         }
     }
 
-    /// Room that a connection has to have for the next packet.
+    /// Room that a connection has to have for the next packet. If that is a large one, its rest waits in the carrier's buffer.
     fn wants(&self) -> usize {
-        HEADER_LEN + MAX_PACKET + if let Self::Sealed(sealed) = self { sealed.overhead() } else { 0 }
+        USUAL_PACKET + if let Self::Sealed(sealed) = self { sealed.overhead() } else { 0 }
     }
 }
 
@@ -353,7 +356,7 @@ impl Ours {
             let room = net.room(wire, self.side).saturating_sub(sealed.overhead()).min(MAX_RECORD);
             let mut made = sealed.has_unsent();
             self.batch.clear(usize::MAX);
-            while self.batch.len() + HEADER_LEN + MAX_PACKET <= room && self.make_packet(now, at) {
+            while self.batch.len() + USUAL_PACKET <= room && self.make_packet(now, at) {
                 made = true;
                 net.note_packet(now, wire, self.side, &self.packet);
                 if !net.misses_packet(self.side) {

@@ -31,9 +31,9 @@ use crate::tunnel::{self, Action, CarrierId};
 const READS_PER_TURN: usize = 4;
 /// Fillings of the carrier's write buffer in a turn.
 const WRITES_PER_TURN: usize = 4;
-/// Bytes after which packets are handed to the kernel. With one packet more they are just below two of Linux' largest segments (65,483 bytes on loopback):
-/// what goes over is sent as a segment of its own, as no delay is wanted, and costs both ends as much as a full one.
-const WRITE_CHUNK: usize = 125 << 10;
+/// Bytes of packets that are handed to the kernel at once, at most: two of Linux' largest segments on loopback. What goes over is sent as a segment of
+/// its own, as no delay is wanted, and costs both ends as much as a full one.
+const WRITE_CHUNK: usize = 2 * 65_483;
 /// Pause after which a session that holds much looks whether memory is still scarce.
 const SCARCE_LOOK: Duration = Duration::from_secs(1);
 /// A timer may be so much too early.
@@ -277,11 +277,15 @@ impl Driver {
             let mut exhausted = false;
             {
                 let mut state = self.shared.lock();
-                while batch.len() < WRITE_CHUNK {
+                // The next packet is mostly as long as the last one.
+                let mut last = 0;
+                while batch.len() + last <= WRITE_CHUNK {
+                    let before = batch.len();
                     if !batch.push_with(|out| state.tunnel.poll_transmit(now, link.id, out)) {
                         exhausted = true;
                         break;
                     }
+                    last = batch.len() - before;
                 }
             }
             match link.carrier.poll_flush(cx) {

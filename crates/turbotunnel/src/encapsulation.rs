@@ -4,10 +4,12 @@
 //! checksum, no type and no padding. What differs from its Go code: a packet that is too long is an error and not a panic,
 //! and the decoder takes any split, also inside the length.
 
-/// Longest packet that is accepted, in bytes. Go programs send at most 1,400 and read at most 1,500.
+/// Longest packet that is accepted, in bytes: with its length it fits into a record of the secure format. Go programs send at most 1,400 and read at most
+/// 1,500, and so do peers of ours until they know each other.
 ///
-/// A longer length is taken for a stranger that speaks something else; it ends the carrier, not the session.
-pub const MAX_PACKET: usize = 1500;
+/// A longer length is taken for a stranger that speaks something else (an HTTP request begins with 18,245 or more, what TLS says first has more behind
+/// the session id's place); it ends the carrier, not the session.
+pub const MAX_PACKET: usize = (16 << 10) - HEADER_LEN;
 
 /// Bytes of the length in front of each packet.
 pub const HEADER_LEN: usize = 2;

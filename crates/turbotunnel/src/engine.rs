@@ -21,8 +21,8 @@ const GO_QUEUE: u16 = 32;
 /// Round trip over which such a queue empties several times, whatever is in the way.
 const GO_SPREAD: Duration = Duration::from_millis(25);
 
-/// Payload of a full segment of ours, and of kcp-go's.
-const SEGMENT: usize = 1376;
+/// What KCP's windows count, in bytes of payload: a full segment of kcp-go's.
+const PLACE: usize = 1376;
 
 /// Streams that a server may open at a client that has never asked for one.
 const UNSOLICITED: usize = 16;
@@ -376,10 +376,10 @@ impl Engine {
     /// first, and three halves of what was read, which is more than a flight has in it that doubles with each round trip.
     fn update_recv_room(&mut self) {
         let earned = self.mux.recv_limit().saturating_sub(self.first_buffered) / 4 * 3;
-        let segments = u16::try_from((self.first_buffered / 4 + earned) / SEGMENT).unwrap_or(u16::MAX);
-        if segments != self.recv_room {
-            self.recv_room = segments;
-            self.kcp.set_recv_room(segments);
+        let places = u16::try_from((self.first_buffered / 4 + earned) / PLACE).unwrap_or(u16::MAX);
+        if places != self.recv_room {
+            self.recv_room = places;
+            self.kcp.set_recv_room(places);
         }
     }
 
@@ -579,6 +579,11 @@ impl Engine {
 
     pub(crate) fn set_peer_window(&mut self, bytes: u32) {
         self.mux.set_peer_window(bytes.max(LEAST_STREAM_WINDOW));
+    }
+
+    /// The peer takes packets of so many bytes, and so do the carriers.
+    pub(crate) fn set_largest_packet(&mut self, bytes: usize) {
+        self.kcp.set_largest_packet(bytes);
     }
 
     // Facts.

@@ -435,6 +435,7 @@ impl Tunnel {
 
     fn handle_settings(&mut self, settings: &Settings) {
         self.engine.set_peer_window(settings.stream_window);
+        self.engine.set_largest_packet(usize::from(settings.max_packet).min(MAX_PACKET));
         if self.path.is_client() && settings.time_to_live_s > 0 {
             let theirs = Duration::from_secs(settings.time_to_live_s.into());
             self.path.set_time_to_live(self.config.time_to_live.min(theirs));

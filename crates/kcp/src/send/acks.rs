@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{ASSUMED_WINDOW, Cause, Sender, Slot, State, WINDOW_PROBE_FIRST};
-use crate::config::Retransmission;
+use crate::config::{LARGE_PLACES, Retransmission};
 use crate::flight::Acknowledged;
 use crate::pool::Pool;
 use crate::rto::Rto;
@@ -72,7 +72,7 @@ impl Sender {
     /// `una` came without a window. What is assumed of a peer that has announced none is assumed from there.
     pub(crate) fn assume_window(&mut self) {
         if !self.edge_announced {
-            self.edge = self.una.plus(ASSUMED_WINDOW);
+            self.edge = self.passed_places.plus(ASSUMED_WINDOW);
         }
     }
 
@@ -92,6 +92,9 @@ impl Sender {
             let (sn, bytes) = (self.una, slot.payload.len() + HEADER_LEN);
             self.una = sn.next();
             self.numbered -= 1;
+            self.numbered_places -= slot.places;
+            self.places -= slot.places;
+            self.passed_places = self.passed_places.plus(u32::try_from(slot.places).expect("a segment has few places"));
             if slot.state == State::Acknowledged {
                 self.acknowledged -= 1;
                 continue;
@@ -114,13 +117,12 @@ impl Sender {
         }
     }
 
-    /// The peer has room for `wnd` segments from `una` on. An edge once announced stays.
+    /// The peer has room for `wnd` places from `una` on, which [`Self::on_una`] has passed. An edge once announced stays.
     pub(crate) fn on_window(&mut self, una: Sn, wnd: u16) {
-        let mut edge = una.plus(u32::from(wnd));
-        if edge.distance_from(self.una) < 0 {
-            // Old news. From nearly half the circle ago it would look like news from far ahead.
-            edge = self.una;
-        }
+        // Old news has room for so much less as was sent since, and at most so large.
+        let since = u32::try_from(self.una.distance_from(una)).unwrap_or(u32::MAX);
+        let most = if self.largest > self.mss { LARGE_PLACES } else { 1 };
+        let edge = self.passed_places.plus(u32::from(wnd).saturating_sub(since.saturating_mul(most)));
         let moved = edge.distance_from(self.edge) > 0;
         if !self.edge_announced || moved {
             self.edge = edge;
@@ -128,7 +130,7 @@ impl Sender {
         }
         if moved {
             // A window can move and be closed all the same: by data that was sent before the peer told it.
-            self.probe.wanted &= edge.distance_from(self.end()) <= 0;
+            self.probe.wanted &= edge.offset_from(self.passed_places).is_none_or(|window| window <= self.places);
             self.probe.due = None;
             self.probe.wait = WINDOW_PROBE_FIRST;
         }

@@ -17,7 +17,7 @@ fn check(sender: &Sender) {
 
 /// Sends what goes next.
 fn send(sender: &mut Sender, now: Instant, ts: u32, stats: &mut Stats) -> Option<Sn> {
-    sender.send(now, Ts::new(ts), usize::MAX, stats).map(|(sn, _)| sn)
+    sender.send(now, Ts::new(ts), (usize::MAX, usize::MAX), stats).map(|(sn, _)| sn)
 }
 
 /// Eight segments of 10, 20 ... 80 bytes, on their way.
@@ -35,7 +35,7 @@ fn eight(now: Instant, pool: &mut Pool, stats: &mut Stats) -> Sender {
 #[test]
 fn every_segment_counts_once_however_it_arrives() {
     let now = Instant::now();
-    let (mut pool, mut stats, mut rto) = (Pool::new(now, 1376), Stats::default(), Rto::new(Duration::ZERO));
+    let (mut pool, mut stats, mut rto) = (Pool::new(now), Stats::default(), Rto::new(Duration::ZERO));
     let mut sender = eight(now, &mut pool, &mut stats);
     let sums = |news: &Progress| (news.count, news.bytes, news.order, news.una_moved);
 
@@ -77,7 +77,7 @@ fn every_segment_counts_once_however_it_arrives() {
 #[test]
 fn on_a_new_carrier_all_goes_again_and_is_counted_on() {
     let now = Instant::now();
-    let (mut pool, mut stats) = (Pool::new(now, 1376), Stats::default());
+    let (mut pool, mut stats) = (Pool::new(now), Stats::default());
     let mut sender = eight(now, &mut pool, &mut stats);
     for carrier in 1..=3 {
         assert_eq!(sender.next_order(), 8 * carrier);
@@ -91,7 +91,7 @@ fn on_a_new_carrier_all_goes_again_and_is_counted_on() {
 #[test]
 fn each_flight_that_loses_something_halves_the_window() {
     let now = Instant::now();
-    let (mut pool, mut stats, mut rto) = (Pool::new(now, 1376), Stats::default(), Rto::new(Duration::ZERO));
+    let (mut pool, mut stats, mut rto) = (Pool::new(now), Stats::default(), Rto::new(Duration::ZERO));
     let mut sender = Sender::new(now, &Config::default());
     let mut ts = 0;
     sender.write(now, &[1; 32 * 1376], &mut pool);
@@ -112,7 +112,7 @@ fn each_flight_that_loses_something_halves_the_window() {
 #[test]
 fn rings_shrink_when_an_engine_is_quiet_and_not_before() {
     let now = Instant::now();
-    let (mut pool, mut stats, mut rto) = (Pool::new(now, 1376), Stats::default(), Rto::new(Duration::ZERO));
+    let (mut pool, mut stats, mut rto) = (Pool::new(now), Stats::default(), Rto::new(Duration::ZERO));
     let mut sender = Sender::new(now, &Config { initial_flight: 1 << 30, ..Config::default() });
     sender.set_mode(Retransmission::TailProbe);
     sender.on_window(Sn::new(0), 100);
@@ -133,7 +133,7 @@ fn rings_shrink_when_an_engine_is_quiet_and_not_before() {
 #[test]
 fn dead_log_entries_behind_a_live_one_are_sorted_out() {
     let now = Instant::now();
-    let (mut pool, mut stats) = (Pool::new(now, 1376), Stats::default());
+    let (mut pool, mut stats) = (Pool::new(now), Stats::default());
     let mut sender = Sender::new(now, &Config::default());
     sender.set_mode(Retransmission::TailProbe);
     sender.write(now, &[1; 3 * 1376], &mut pool);

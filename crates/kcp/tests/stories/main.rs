@@ -4,6 +4,7 @@
 
 mod carriers;
 mod facts;
+mod large;
 mod receiving;
 mod sending;
 mod windows;

@@ -30,20 +30,25 @@ fn assert_all_happened(counts: &Counts, but: &[&str]) {
 fn random_faults_between_peers_of_ours() {
     let totals = play("random_faults_between_peers_of_ours", 4_000, |seed| hectic(seed, |_| Peers::Ours));
     assert_all_happened(&totals.counts, &["server restart"]);
+    if totals.runs >= 4_000 {
+        assert!(totals.counts.of("large packet") > 100, "{} large packets", totals.counts.of("large packet"));
+    }
 }
 
 /// A client of ours against the Go server, which drops packets, says no HELLO, and may stop writing at a FIN.
 #[test]
 fn random_faults_with_a_go_server() {
     let script = |seed| hectic(seed, |random: &mut Random| Peers::GoServer(any_fin(random)));
-    play("random_faults_with_a_go_server", 1_000, script);
+    let totals = play("random_faults_with_a_go_server", 1_000, script);
+    assert_eq!(totals.counts.of("large packet"), 0, "a Go program cuts them off");
 }
 
 /// The Go client, which redials at once and dies of a failed dial, against a server of ours.
 #[test]
 fn random_faults_with_a_go_client() {
     let script = |seed| hectic(seed, |random: &mut Random| Peers::GoClient(any_fin(random)));
-    play("random_faults_with_a_go_client", 1_000, script);
+    let totals = play("random_faults_with_a_go_client", 1_000, script);
+    assert_eq!(totals.counts.of("large packet"), 0, "a Go program cuts them off");
 }
 
 /// In the middle of all that the server is started again. The client finds out, and nothing of the new server gets into its streams.

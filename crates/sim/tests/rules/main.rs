@@ -8,6 +8,7 @@ mod dialling;
 mod ending;
 mod go;
 mod idle;
+mod large;
 mod limits;
 mod memory;
 mod receiving;
