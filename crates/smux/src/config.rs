@@ -22,11 +22,11 @@ pub struct Config {
     /// Receive window of a new stream in bytes, [`ASSUMED_WINDOW`] to 2^31 - 1. A peer cannot be told of less in time.
     /// Default 262,144.
     pub initial_window: u32,
-    /// How far a stream's receive window may grow, in bytes; never beyond half of what may be buffered. Default 24 MiB.
+    /// How far a stream's receive window may grow, in bytes; never beyond half of what may be buffered. Default 32 MiB.
     pub max_window: u32,
     /// Bytes of received, unread data, as allocated, beyond which [`crate::Mux::has_room`] is false while nothing has been read. Default 2 MiB.
     pub first_buffered: usize,
-    /// The same, however much has been read: twice that is added to `first_buffered`. Default 48 MiB.
+    /// The same, however much has been read: twice that is added to `first_buffered`. Default 64 MiB.
     pub max_buffered: usize,
     /// Bytes that a stream takes before the network does. Default 256 KiB.
     pub send_buffer: usize,
@@ -55,9 +55,9 @@ impl Default for Config {
             version: Version::V2,
             max_frame_size: 32_768,
             initial_window: ASSUMED_WINDOW,
-            max_window: 24 << 20,
+            max_window: 32 << 20,
             first_buffered: 2 << 20,
-            max_buffered: 48 << 20,
+            max_buffered: 64 << 20,
             send_buffer: 256 << 10,
             first_unsent: 512 << 10,
             max_unsent: 48 << 20,

@@ -18,9 +18,9 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     /// Receive window of each new stream in bytes, at least 262,144 (what a peer may rightly assume). Default 1 MiB.
     pub stream_window: u32,
-    /// A stream whose reader keeps up gets a window of up to so many bytes. Default 24 MiB.
+    /// A stream whose reader keeps up gets a window of up to so many bytes. Default 32 MiB.
     pub max_stream_window: u32,
-    /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 48 MiB. Beyond it the session
+    /// Received bytes waiting for readers, all streams of the session together, as allocated. Default 64 MiB. Beyond it the session
     /// takes in nothing until somebody reads, or it ends.
     ///
     /// So much has to be earned: a session of which nothing has been read yet holds [`Config::first_buffered`], and twice what has been read is added to that.
@@ -35,7 +35,7 @@ pub struct Config {
     /// What a session of which nothing was sent may hold for its peer, and a server's while memory is scarce. Default 512 KiB. Beyond it each stream may
     /// still have its part of that waiting, so that none is starved by those that came first: three times as much in the worst case.
     pub first_unsent: usize,
-    /// KCP windows in segments of up to 1,376 bytes. Default 16,384 (21 MiB). To receive as much has to be earned, too: at first it
+    /// KCP windows in places of 1,376 bytes. Default 32,768 (43 MiB). To receive as much has to be earned, too: at first it
     /// is a quarter of [`Config::first_buffered`], and three halves of what has been read are added to that.
     pub window: u16,
     /// Open streams of the session, both sides together. Default 2,500: at a server one that nothing comes on costs some 600 bytes with the task that waits for it, and who only
@@ -79,13 +79,13 @@ impl Default for Config {
             time_to_live: Duration::from_secs(120),
             keepalive: Some(Duration::from_secs(25)),
             stream_window: 1 << 20,
-            max_stream_window: 24 << 20,
-            max_buffered: 48 << 20,
+            max_stream_window: 32 << 20,
+            max_buffered: 64 << 20,
             first_buffered: 2 << 20,
             send_buffer: 256 << 10,
             max_unsent: 48 << 20,
             first_unsent: 512 << 10,
-            window: 16_384,
+            window: 32_768,
             max_streams: 2500,
             close_limit: Duration::from_secs(10),
             max_backoff: crate::backoff::LONGEST,

@@ -11,9 +11,9 @@ use crate::stage::{Setup, Stage, source, wait_until};
 use crate::wire::{self, Kcp, Smux, frame, framed, packet};
 
 const GROWTH: Ceiling = at_most("memory grows by", 6.0, "MiB");
-/// What one session may come to hold when it has moved enough: 48 MiB received, and 48 MiB to be sent, or twice that where many streams share it.
-const EARNED: Ceiling = at_most("memory grows by", 96.0, "MiB");
-const EARNED_BY_MANY: Ceiling = at_most("memory grows by", 150.0, "MiB");
+/// What one session may come to hold when it has moved enough: 64 MiB received, and 48 MiB to be sent, or twice that where many streams share it.
+const EARNED: Ceiling = at_most("memory grows by", 112.0, "MiB");
+const EARNED_BY_MANY: Ceiling = at_most("memory grows by", 175.0, "MiB");
 /// The budget, and half of that for what the allocator has not given back.
 const BUDGET: Ceiling = at_most("memory grows by", 96.0, "MiB");
 const GONE: Ceiling = at_most("gone after", 130.0, "s");

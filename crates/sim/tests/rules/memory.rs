@@ -24,7 +24,7 @@ fn what_is_read_makes_room_for_a_long_and_fast_path() {
             .link(Link::new(ms(150)).rate(62_500_000).capacity(32 << 20))
             .traffic(Traffic::download(300 * MIB));
         if !limits {
-            sim = sim.config(|config| (config.first_buffered, config.first_unsent) = (48 << 20, 48 << 20));
+            sim = sim.config(|config| (config.first_buffered, config.first_unsent) = (64 << 20, 48 << 20));
         }
         sim.run_until_done(secs(60))
     };
