@@ -121,7 +121,21 @@ pub(crate) const FAULTS: &[Fault] = &[
         wrong: "self.fast = self.bandwidth() >= FAST;",
         test: kcp("large::a_fast_path_gets_large_segments_once_it_has_brought_half_a_megabyte"),
     },
+    Fault {
+        name: "keep a large buffer for a small message",
+        file: SEND,
+        right: "            pool.fit(&mut slot.payload);\n",
+        wrong: "",
+        test: kcp("large::small_messages_on_a_fast_path_take_little_memory"),
+    },
     // KCP, receiving.
+    Fault {
+        name: "take in what lies beyond any window told",
+        file: RECV,
+        right: "is_some_and(|offset| offset >= self.most_room)",
+        wrong: "is_some_and(|offset| offset >= self.window)",
+        test: kcp("receiving::what_lies_beyond_the_largest_window_told_is_dropped"),
+    },
     Fault {
         name: "announce unread segments instead of places",
         file: RECV,
@@ -146,8 +160,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "accept one segment beyond the window",
         file: RECV,
-        right: "is_some_and(|offset| offset >= self.window)",
-        wrong: "is_some_and(|offset| offset > self.window)",
+        right: "is_some_and(|offset| offset >= self.most_room)",
+        wrong: "is_some_and(|offset| offset > self.most_room)",
         test: kcp("receiving::what_lies_beyond_the_window_is_dropped_without_ack"),
     },
     Fault {
@@ -172,6 +186,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         test: kcp("receiving::a_packet_that_does_not_parse_changes_nothing"),
     },
     // smux.
+    Fault {
+        name: "let each of many streams fill its whole buffer",
+        file: MUX,
+        right: "let part = CACHED / self.output.waiting().max(1);",
+        wrong: "let part = CACHED;",
+        test: smux("where_many_streams_have_something_waiting_each_may_have_less"),
+    },
     Fault {
         name: "fin before the last data",
         file: OUTPUT,

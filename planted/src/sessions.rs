@@ -39,7 +39,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "keep half a packet across carriers",
         file: CARRIER,
-        right: "Self { io: Box::pin(io), partial: Vec::new(), out: PacketBatch::new(), written: 0 }",
+        right: "Self { io: Box::pin(io), partial: Vec::new(), heard: false, out: PacketBatch::new(), written: 0 }",
         wrong: "{
             thread_local! { static KEPT: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) }; }
             impl<T> Drop for StreamCarrier<T> {
@@ -47,7 +47,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                     KEPT.set(std::mem::take(&mut self.partial));
                 }
             }
-            Self { io: Box::pin(io), partial: KEPT.take(), out: PacketBatch::new(), written: 0 }
+            Self { io: Box::pin(io), partial: KEPT.take(), heard: false, out: PacketBatch::new(), written: 0 }
         }",
         test: tokio_half("session", "a_stream_outlives_its_carriers"),
     },
@@ -64,6 +64,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         right: "        partial.extend_from_slice(&self.bytes[whole..]);",
         wrong: "        if self.bytes.len() - whole >= HEADER_LEN {\n            partial.extend_from_slice(&self.bytes[whole..]);\n        }",
         test: of("turbotunnel", "lib", "encapsulation::tests::any_split_gives_the_same_packets"),
+    },
+    Fault {
+        name: "take a long first packet",
+        file: "crates/turbotunnel/src/carrier/stream.rs",
+        right: "if !self.heard && out",
+        wrong: "if self.heard && out",
+        test: of("turbotunnel", "lib", "carrier::stream::tests::only_later_packets_may_be_long"),
     },
     // Which carrier, and when.
     Fault {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Resume, Retransmission};
+use crate::config::{Config, LARGE, Resume, Retransmission};
 use crate::pool::Pool;
 use crate::recv::Receiver;
 use crate::rto::Rto;
@@ -80,15 +80,17 @@ impl Kcp {
         self.sender.set_mode(retransmission);
     }
 
-    /// The peer takes packets of so many bytes, and counts what a segment has beyond 1,376 bytes against its window. Less than the
-    /// [`Config::mtu`], or than a large segment needs, changes nothing.
+    /// The peer takes packets of so many bytes, and counts what a segment has beyond 1,376 bytes against its window. Less than a large segment needs,
+    /// 15,160, or than it was told before changes nothing.
     ///
-    /// With [`Retransmission::TailProbe`], segments of up to 15,136 bytes (eleven times 1,376) go, each in a packet of its own, where the path has brought
-    /// half a megabyte and more than 2 MB/s. A numbered segment cannot be cut again: where every carrier dies before it has brought a whole one, no more
-    /// comes through.
+    /// With [`Retransmission::TailProbe`], segments of up to 15,136 bytes (eleven times 1,376) go then, one at most in a packet, where the path has
+    /// brought half a megabyte and more than 2 MB/s. A numbered segment cannot be cut again: where every carrier dies before it has brought a whole one,
+    /// no more comes through.
     pub fn set_largest_packet(&mut self, bytes: usize) {
-        self.largest_packet = bytes.max(self.mtu);
-        self.sender.set_largest_packet(bytes);
+        if bytes >= LARGE + HEADER_LEN {
+            self.largest_packet = self.largest_packet.max(bytes);
+            self.sender.allow_large();
+        }
     }
 
     // Packets and time.
@@ -260,7 +262,7 @@ impl Kcp {
             while out.len() + HEADER_LEN < end
                 && let used = out.len() - start + HEADER_LEN
                 && let room = (self.mtu - used, self.largest_packet - used)
-                && let Some((sn, payload)) = self.sender.send(self.now, ts, room, &mut self.stats)
+                && let Some((sn, payload)) = self.sender.send(self.now, ts, room, &mut self.pool, &mut self.stats)
             {
                 Segment { cmd: Command::Push, ts, sn, payload, ..header }.encode(out);
                 if std::mem::take(&mut self.first_may_go) && self.learning {
@@ -311,7 +313,7 @@ impl Kcp {
     }
 
     /// Lets `f` append to a segment not yet sent: it gets the buffer, which may hold bytes already, and how many more
-    /// it may append (1 to mss). `false`: no room now, `f` was not called. Appending nothing is fine.
+    /// it may append (1 to mss, or 15,136 where large segments go). `false`: no room now, `f` was not called. Appending nothing is fine.
     ///
     /// A begun segment with only a few bytes of room is left behind while a new one may be begun, so that a frame with a
     /// header finds a place.
@@ -360,11 +362,10 @@ impl Kcp {
         self.receiver.announce_at_most(segments);
     }
 
-    /// Keeps at most so many unread segments from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. One with
-    /// more than 1,376 bytes counts as several. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
+    /// Keeps at most so many places of 1,376 bytes unread from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
     /// largest room there was.
-    pub fn set_recv_room(&mut self, segments: u16) {
-        self.receiver.set_room(segments);
+    pub fn set_recv_room(&mut self, places: u16) {
+        self.receiver.set_room(places);
     }
 
     /// Lets go of what `peek` shows. May queue a WINS, when the peer would otherwise not know that it has room again.

@@ -122,6 +122,16 @@ impl Pool {
         }
     }
 
+    /// Puts what is in a large buffer and would fit a usual one there, or into one of its size.
+    #[inline]
+    pub(crate) fn fit(&mut self, buffer: &mut Vec<u8>) {
+        if buffer.capacity() == LARGE && buffer.len() < LARGE_ENOUGH {
+            let mut fitting = self.get(buffer.len());
+            fitting.extend_from_slice(buffer);
+            self.put(std::mem::replace(buffer, fitting));
+        }
+    }
+
     /// Gives what a buffer in use does not need back, if that is most of it. Nothing may be put into it any more.
     pub(crate) fn tighten(&mut self, buffer: &mut Vec<u8>) {
         let before = buffer.capacity();

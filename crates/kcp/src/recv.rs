@@ -4,7 +4,7 @@
 //! readable  [ in order, unread ]          waiting  [ rcv_nxt | out of order, with gaps ]
 //! ```
 //!
-//! The rules are kcp-go's: accepted is what lies within `recv_window` of `rcv_nxt`; `readable` holds at most `recv_window`
+//! The rules are kcp-go's: accepted is what lies within the largest window that was ever announced, `recv_window` if nobody sets less, of `rcv_nxt`; `readable` holds at most `recv_window`
 //! chunks; one ACK for the last arrival below `rcv_nxt` (`una` covers the others) and one for each out-of-order segment.
 
 use std::collections::VecDeque;
@@ -94,8 +94,8 @@ impl Receiver {
     }
 
     /// Holds at most so many places unread from now on.
-    pub(crate) fn set_room(&mut self, segments: u16) {
-        self.room = usize::from(segments).clamp(LEAST_ROOM.min(self.window), self.window);
+    pub(crate) fn set_room(&mut self, places: u16) {
+        self.room = usize::from(places).clamp(LEAST_ROOM.min(self.window), self.window);
         // Nobody has been told a window before the first packet.
         self.most_room = if self.told { self.most_room.max(self.room) } else { self.room };
         self.wins_due |= self.reopens();
@@ -113,7 +113,7 @@ impl Receiver {
             stats.dropped_empty_push += 1;
             return false;
         }
-        if sn.offset_from(self.rcv_nxt).is_some_and(|offset| offset >= self.window) {
+        if sn.offset_from(self.rcv_nxt).is_some_and(|offset| offset >= self.most_room) {
             stats.dropped_beyond_window += 1;
             return false;
         }

@@ -194,11 +194,9 @@ impl Sender {
         self.mode = mode;
     }
 
-    /// The peer takes packets of so many bytes.
-    pub(crate) fn set_largest_packet(&mut self, bytes: usize) {
-        if bytes >= LARGE + HEADER_LEN && self.mss < LARGE {
-            self.largest = LARGE;
-        }
+    /// The peer takes large segments.
+    pub(crate) fn allow_large(&mut self) {
+        self.largest = LARGE;
     }
 
     // Facts.
@@ -435,6 +433,7 @@ impl Sender {
         now: Instant,
         ts: Ts,
         (room, large_room): (usize, usize),
+        pool: &mut Pool,
         stats: &mut Stats,
     ) -> Option<(Sn, &[u8])> {
         let index = self.due()?;
@@ -468,6 +467,8 @@ impl Sender {
         } else {
             self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
             self.numbered += 1;
+            // What was begun for much and got little.
+            pool.fit(&mut slot.payload);
             let places = places(slot.payload.len());
             self.places -= slot.places - places;
             self.numbered_places += places;

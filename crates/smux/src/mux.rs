@@ -16,6 +16,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
+/// What all streams together are to have waiting to be sent. More of it falls out of the processor's cache before it goes.
+const CACHED: usize = 4 << 20;
+/// A stream may have as much all the same, if that is not beyond [`Config::send_buffer`]: with less its writer is woken for little.
+const LEAST_BUFFER: usize = 64 << 10;
+
 /// Which end of the session this is. It decides the ids of the streams that it opens, nothing else.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Side {
@@ -184,9 +189,9 @@ impl Mux {
         let key = self.key(id)?;
         let limit = self.send_limit();
         let sizing = sizing(self.send_allocated, limit);
-        let (left, share) = (limit.saturating_sub(self.send_allocated), self.send_share());
+        let (left, share, buffer) = (limit.saturating_sub(self.send_allocated), self.send_share(), self.send_buffer());
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
-        let taken = bytes.len().min(stream.room(self.config.send_buffer, left, share)?);
+        let taken = bytes.len().min(stream.room(buffer, left, share)?);
         if taken == 0 {
             // Something of it waits, and its way out will be an event.
             stream.wants_write |= !bytes.is_empty();
@@ -207,9 +212,9 @@ impl Mux {
     pub fn room(&mut self, id: StreamId, enough: usize) -> Result<Option<usize>, StreamError> {
         let key = self.key(id)?;
         let (left, share) = (self.send_limit().saturating_sub(self.send_allocated), self.send_share());
-        let writable_at = self.writable_at();
+        let (buffer, writable_at) = (self.send_buffer(), self.writable_at());
         let stream = self.table.get_mut(key).ok_or(StreamError::Unknown)?;
-        let room = stream.room(self.config.send_buffer, left, share)?;
+        let room = stream.room(buffer, left, share)?;
         if room >= enough.max(1) || stream.send.len() <= writable_at {
             return Ok(Some(room));
         }
@@ -362,12 +367,18 @@ impl Mux {
     fn send_share(&self) -> usize {
         let limit = self.send_limit();
         let among = if self.send_allocated / 2 < limit { self.table.len() } else { self.config.max_streams };
-        (limit / among.max(1)).clamp(1, self.config.send_buffer)
+        (limit / among.max(1)).clamp(1, self.send_buffer())
+    }
+
+    /// What a stream may have waiting to be sent: less where many have something, so that all of it together stays in a processor's cache.
+    fn send_buffer(&self) -> usize {
+        let part = CACHED / self.output.waiting().max(1);
+        part.max(LEAST_BUFFER).min(self.config.send_buffer)
     }
 
     /// How little of a stream has to wait for its writer to be woken: half of what he may have.
     pub(crate) fn writable_at(&self) -> usize {
-        let all = if self.send_allocated < self.send_limit() { self.config.send_buffer } else { self.send_share() };
+        let all = if self.send_allocated < self.send_limit() { self.send_buffer() } else { self.send_share() };
         all / 2
     }
 

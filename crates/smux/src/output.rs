@@ -58,6 +58,11 @@ impl Output {
         self.control.push_back(Control::Update(key));
     }
 
+    /// Streams that have something to send.
+    pub(crate) fn waiting(&self) -> usize {
+        self.turns.len()
+    }
+
     pub(crate) fn queue_turn(&mut self, key: Key) {
         self.turns.push_back(key);
     }

@@ -110,7 +110,7 @@ impl Stream {
             return Err(StreamError::ClosedByPeer);
         }
         let waiting = self.send.len();
-        Ok((buffer - waiting).min(left.max(share.saturating_sub(waiting))))
+        Ok(buffer.saturating_sub(waiting).min(left.max(share.saturating_sub(waiting))))
     }
 
     /// Why calls fail, once the peer has said that it has not, or has no longer, taken the stream.

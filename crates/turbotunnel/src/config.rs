@@ -27,7 +27,7 @@ pub struct Config {
     pub max_buffered: usize,
     /// What a session of which nothing was read may hold for its readers, and a server's while memory is scarce. Default 2 MiB.
     pub first_buffered: usize,
-    /// Written bytes waiting to be sent, of each stream. Default 256 KiB.
+    /// Written bytes waiting to be sent, of each stream. Default 256 KiB; where more than 16 streams have something waiting less, 64 KiB at least.
     pub send_buffer: usize,
     /// The same, all streams of the session together, as allocated. Default 48 MiB, earned as `max_buffered` is: [`Config::first_unsent`] and
     /// twice what was sent.

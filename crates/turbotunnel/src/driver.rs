@@ -31,8 +31,8 @@ use crate::tunnel::{self, Action, CarrierId};
 const READS_PER_TURN: usize = 4;
 /// Fillings of the carrier's write buffer in a turn.
 const WRITES_PER_TURN: usize = 4;
-/// Bytes of packets that are handed to the kernel at once, at most: two of Linux' largest segments on loopback. What goes over is sent as a segment of
-/// its own, as no delay is wanted, and costs both ends as much as a full one.
+/// Bytes of packets that are handed to the kernel at once, no more as long as packets are of one length: two of Linux' largest segments on loopback. What
+/// goes over is sent as a segment of its own, as no delay is wanted, and costs both ends as much as a full one.
 const WRITE_CHUNK: usize = 2 * 65_483;
 /// Pause after which a session that holds much looks whether memory is still scarce.
 const SCARCE_LOOK: Duration = Duration::from_secs(1);
@@ -142,10 +142,10 @@ impl Driver {
     /// that.
     fn settle_account(&mut self) -> Option<Instant> {
         let account = self.account.as_mut()?;
-        let unwritten: usize = self.links.iter().map(|link| link.carrier.unwritten()).sum();
+        let held: usize = self.links.iter().map(|link| link.carrier.held()).sum();
         let (holds, scarce) = {
             let mut state = self.shared.lock();
-            let holds = state.tunnel.memory() + unwritten;
+            let holds = state.tunnel.memory() + held;
             if let Some(scarce) = account.charge(holds) {
                 state.tunnel.set_scarce(now(), scarce);
             }

@@ -7,9 +7,12 @@
 /// Longest packet that is accepted, in bytes: with its length it fits into a record of the secure format. Go programs send at most 1,400 and read at most
 /// 1,500, and so do peers of ours until they know each other.
 ///
-/// A longer length is taken for a stranger that speaks something else (an HTTP request begins with 18,245 or more, what TLS says first has more behind
-/// the session id's place); it ends the carrier, not the session.
+/// A longer length is taken for a stranger that speaks something else; it ends the carrier, not the session.
 pub const MAX_PACKET: usize = (16 << 10) - HEADER_LEN;
+
+/// Longest packet that anybody sends first, in bytes. What stands behind an id in other protocols, or is said first by their servers, is mostly more when
+/// it is read as a length.
+pub const MAX_FIRST_PACKET: usize = 1_500;
 
 /// Bytes of the length in front of each packet.
 pub const HEADER_LEN: usize = 2;
@@ -105,6 +108,15 @@ impl PacketBatch {
         &mut self.bytes
     }
 
+    /// Length of the first packet that is not empty, as far as it has come.
+    pub(crate) fn first_len(&self) -> Option<usize> {
+        let mut bytes = self.bytes.as_slice();
+        while packet_len(bytes)? == 0 {
+            bytes = &bytes[HEADER_LEN..];
+        }
+        packet_len(bytes)
+    }
+
     /// Moves the incomplete packet at the end, if there is one, to `partial`, which is overwritten.
     ///
     /// # Errors
@@ -126,6 +138,7 @@ impl PacketBatch {
             whole += HEADER_LEN + len;
         }
         partial.clear();
+        partial.reserve_exact(self.bytes.len() - whole);
         partial.extend_from_slice(&self.bytes[whole..]);
         if partial.is_empty() {
             *partial = Vec::new();

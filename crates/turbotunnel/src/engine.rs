@@ -92,7 +92,7 @@ pub(crate) struct Engine {
     /// Segments that a Go program is told to have in flight at most.
     go_window: u16,
     first_buffered: usize,
-    /// Unread segments that KCP holds at most.
+    /// Places that KCP holds unread at most.
     recv_room: u16,
 }
 

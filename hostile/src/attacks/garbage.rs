@@ -18,7 +18,7 @@ const DIED: Ceiling = at_most("servers that died", 0.0, "");
 
 pub(crate) const BAD_LENGTHS: Attack = Attack {
     name: "bad-lengths",
-    what: "200 connections with packets of 1,501 to 65,535 bytes, cut short or whole, also under an honest session's id",
+    what: "200 connections with packets of 16,383 to 65,535 bytes, cut short or whole, also under an honest session's id",
     go: "taken, and cut off at 1,500 without a word",
     ceilings: &[INTACT, ADMITTED, GROWTH, DIED],
     when: When::Quick,
@@ -41,7 +41,7 @@ fn bad_lengths(stage: &Stage) -> io::Result<Figures> {
     for n in 0..200_u16 {
         let id = if n % 4 == 0 { honest.id() } else { wire::id(10, usize::from(n)) };
         let mut attacker = wire::carrier(server.addr, source(2), id, &[&wire::opening(1)])?;
-        let length = if n % 2 == 0 { 1_501 + n } else { u16::MAX - n };
+        let length = if n % 2 == 0 { 16_383 + n } else { u16::MAX - n };
         let bytes = [&length.to_be_bytes()[..], &vec![0; usize::from(length) / usize::from(n % 3 + 1)]].concat();
         // It may be hung up on in the middle.
         let _ = attacker.write_all(&bytes);

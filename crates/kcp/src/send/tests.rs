@@ -17,7 +17,7 @@ fn check(sender: &Sender) {
 
 /// Sends what goes next.
 fn send(sender: &mut Sender, now: Instant, ts: u32, stats: &mut Stats) -> Option<Sn> {
-    sender.send(now, Ts::new(ts), (usize::MAX, usize::MAX), stats).map(|(sn, _)| sn)
+    sender.send(now, Ts::new(ts), (usize::MAX, usize::MAX), &mut Pool::new(now), stats).map(|(sn, _)| sn)
 }
 
 /// Eight segments of 10, 20 ... 80 bytes, on their way.

@@ -336,3 +336,22 @@ fn what_moves_up_while_its_ack_waits_is_still_acknowledged() {
     assert!(kcp.wants_transmit(now));
     assert_eq!(said(&mut kcp, now), [(Command::Ack, 2, 3, 0, 0)]);
 }
+
+/// Nobody was told of that window, and the places up to there would have to be kept.
+#[test]
+fn what_lies_beyond_the_largest_window_told_is_dropped() {
+    let now = Instant::now();
+    let mut kcp = Kcp::new(now, CONV, config());
+    for (room, taken, dropped) in [(100, 99, 100), (40, 99, 100), (200, 199, 200)] {
+        kcp.set_recv_room(room);
+        kcp.ask_window();
+        said(&mut kcp, now);
+        let before = kcp.stats().clone();
+        for sn in [taken, dropped] {
+            kcp.handle_packet(now, &segment(Command::Push, sn, 0, b"x")).expect("well formed");
+        }
+        let stats = kcp.stats();
+        let news = (stats.segments_received + stats.duplicates) - (before.segments_received + before.duplicates);
+        assert_eq!((news, stats.dropped_beyond_window - before.dropped_beyond_window), (1, 1), "{room}");
+    }
+}

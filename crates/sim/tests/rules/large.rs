@@ -23,8 +23,7 @@ fn peers_of_ours_fill_a_fast_path_with_large_packets() {
 fn a_go_program_gets_none() {
     let name = "a_go_program_gets_none";
     let traffic = || Traffic::both(MEGABYTE * 4, MEGABYTE * 4);
-    let mut sims = [path(name).go_server(Go::new(Fin::New)), path(name).go_client(Go::new(Fin::New))];
-    for sim in sims.iter_mut().map(|sim| std::mem::replace(sim, Sim::new(name))) {
+    for sim in [path(name).go_server(Go::new(Fin::New)), path(name).go_client(Go::new(Fin::New))] {
         let mut sim = sim.traffic(traffic());
         sim.run_until_done(secs(120));
         assert_eq!(sim.counts().of("large packet"), 0);

@@ -50,8 +50,8 @@ pub(crate) trait Carrier: Send {
     /// Where the next packets are written, in place. Taken is not delivered.
     fn buffer(&mut self) -> &mut PacketBatch;
 
-    /// Bytes that are taken and not written.
-    fn unwritten(&self) -> usize;
+    /// Bytes that are taken and not written, or have come and wait for the rest of their packet.
+    fn held(&self) -> usize;
 
     /// Pushes what was taken towards the peer.
     ///

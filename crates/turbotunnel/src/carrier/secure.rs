@@ -181,8 +181,8 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
         &mut self.packets
     }
 
-    fn unwritten(&self) -> usize {
-        self.packets.len() + self.sealed.len()
+    fn held(&self) -> usize {
+        self.packets.len() + self.sealed.len() + self.partial.len()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{Carrier, KEEP, READ_SIZE, WRITE_LIMIT, poll_write_rest};
 use crate::SessionId;
-use crate::encapsulation::PacketBatch;
+use crate::encapsulation::{MAX_FIRST_PACKET, PacketBatch};
 
 /// Length-prefixed packets over a byte stream.
 ///
@@ -19,6 +19,8 @@ pub(crate) struct StreamCarrier<IO> {
     io: Pin<Box<IO>>,
     /// The beginning of a packet whose rest has not come yet. It dies with the carrier.
     partial: Vec<u8>,
+    /// A packet has come: whoever is there speaks this format.
+    heard: bool,
     out: PacketBatch,
     written: usize,
 }
@@ -33,7 +35,7 @@ impl<IO> StreamCarrier<IO> {
 
     /// The accepting side, on which the session id has been read already.
     pub(crate) fn server(io: IO) -> Self {
-        Self { io: Box::pin(io), partial: Vec::new(), out: PacketBatch::new(), written: 0 }
+        Self { io: Box::pin(io), partial: Vec::new(), heard: false, out: PacketBatch::new(), written: 0 }
     }
 }
 
@@ -60,7 +62,13 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for StreamCarrier<IO> {
                 return other;
             }
         };
+        if !self.heard && out.first_len().is_some_and(|len| len > MAX_FIRST_PACKET) {
+            out.clear(usize::MAX);
+            self.partial = vec![0xff; 2];
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let outcome = out.cut_incomplete(&mut self.partial);
+        self.heard |= out.packets().any(|packet| !packet.is_empty());
         if outcome.is_err() && out.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -86,8 +94,8 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for StreamCarrier<IO> {
         &mut self.out
     }
 
-    fn unwritten(&self) -> usize {
-        self.out.len()
+    fn held(&self) -> usize {
+        self.out.len() + self.partial.len()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -148,5 +156,24 @@ mod tests {
         assert_eq!(recv(&mut carrier).await.unwrap(), [b"hi"]);
         tokio::io::AsyncWriteExt::write_all(&mut stranger, b"x").await.unwrap();
         assert_eq!(recv(&mut carrier).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// What says something else first is known by it, for most protocols; the peer may say more once it has said something.
+    #[tokio::test]
+    async fn only_later_packets_may_be_long() {
+        let (mut peer, ours) = tokio::io::duplex(40_000);
+        let mut carrier = StreamCarrier::server(ours);
+        let long = [&16_382_u16.to_be_bytes()[..], &[7; 16_382]].concat();
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &[&b"\x00\x00\x00\x02hi"[..], &long].concat()).await.unwrap();
+        assert_eq!(recv(&mut carrier).await.unwrap(), [&b""[..], b"hi", &[7; 16_382]]);
+
+        for greeting in
+            [&b"\x15\x03\x03\x00\x02"[..], b"220 mail.example", b"\x00\x00OPTIONS", &long, &1_501_u16.to_be_bytes()]
+        {
+            let (mut stranger, ours) = tokio::io::duplex(40_000);
+            let mut carrier = StreamCarrier::client(ours, SessionId(*b"8 bytes!"));
+            tokio::io::AsyncWriteExt::write_all(&mut stranger, greeting).await.unwrap();
+            assert_eq!(recv(&mut carrier).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
     }
 }
