@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kcp::{Kcp, Retransmission};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ const PIECE: usize = 64 << 10;
 const WARM: u64 = 20_000;
 const COUNTED: u64 = 40_000;
 
+/// Frames that fill a large segment; as much is written at once as four of them hold.
+const LARGE_FRAME: usize = 15_136 - 8;
+
 /// Of one data packet: made, sent, received, acknowledged, its bytes read.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Cost {
@@ -27,9 +30,24 @@ pub(crate) struct Cost {
     pub(crate) allocations: f64,
 }
 
+/// The same for both sizes.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Costs {
+    /// Of 1,400 bytes, as to a Go program.
+    pub(crate) usual: Cost,
+    /// Of 15,160 bytes, as peers of ours go over to.
+    pub(crate) large: Cost,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Size {
+    Usual,
+    Large,
+}
+
 /// Moves bytes from one end to the other until so many data packets have gone, each handed over as soon as it is made. Gives bytes and packets.
-pub(crate) fn run(window: u16, packets: u64) -> (u64, u64) {
-    let now = Instant::now();
+pub(crate) fn run(window: u16, packets: u64, size: Size) -> (u64, u64) {
+    let mut now = Instant::now();
     let config = || {
         let mut config = kcp::Config::default();
         (config.send_window, config.recv_window) = (window, window);
@@ -40,11 +58,15 @@ pub(crate) fn run(window: u16, packets: u64) -> (u64, u64) {
     let mut ends = [Side::Client, Side::Server].map(|side| {
         let mut engine = Kcp::new(now, 1, config());
         engine.set_retransmission(Retransmission::TailProbe);
+        if size == Size::Large {
+            engine.set_largest_packet(16_382);
+        }
         (engine, Mux::new(now, side, smux::Config::default()))
     });
     let [(kcp, mux), (peer_kcp, peer_mux)] = &mut ends;
     let stream = mux.open().expect("the first stream");
-    let (piece, mut buffer, mut packet) = (vec![7; PIECE], vec![0; PIECE], Vec::with_capacity(2_048));
+    let piece = vec![7; if size == Size::Large { 4 * LARGE_FRAME } else { PIECE }];
+    let (mut buffer, mut packet) = (vec![0; PIECE], Vec::with_capacity(16 << 10));
     let (mut received, mut sent) = (0, 0);
     while sent < packets {
         mux.write(stream, &piece).expect("an open stream");
@@ -61,6 +83,10 @@ pub(crate) fn run(window: u16, packets: u64) -> (u64, u64) {
             assert_eq!(peer_kcp.peek(), None, "read as it came");
             packet.clear();
         }
+        if size == Size::Large {
+            // A round trip, because it is time that shows that a path is fast.
+            now += Duration::from_millis(1);
+        }
         while peer_mux.accept().is_some() {}
         while let Ok(Some(n @ 1..)) = peer_mux.read(now, stream, &mut buffer) {
             received += n as u64;
@@ -75,20 +101,25 @@ pub(crate) fn run(window: u16, packets: u64) -> (u64, u64) {
         }
         while mux.poll_event().is_some() {}
     }
+    assert!(size == Size::Usual || received > 14_000 * sent, "{received} bytes in {sent} packets: they are not large");
     (received, sent)
 }
 
 /// Bytes a second.
-pub(crate) fn rate(window: u16) -> f64 {
-    run(window, WARM);
+pub(crate) fn rate(window: u16, size: Size) -> f64 {
+    run(window, WARM, size);
     let began = Instant::now();
-    let (received, _) = run(window, 2_000_000);
+    let (received, _) = run(window, if size == Size::Large { 400_000 } else { 2_000_000 }, size);
     received as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Counts, with valgrind.
-pub(crate) fn cost(window: u16) -> io::Result<Cost> {
-    let (warm, all) = (counted(window, WARM)?, counted(window, WARM + COUNTED)?);
+pub(crate) fn costs(window: u16) -> io::Result<Costs> {
+    Ok(Costs { usual: cost(window, Size::Usual)?, large: cost(window, Size::Large)? })
+}
+
+fn cost(window: u16, size: Size) -> io::Result<Cost> {
+    let (warm, all) = (counted(window, WARM, size)?, counted(window, WARM + COUNTED, size)?);
     let each = |of: fn(&Counted) -> u64| (of(&all) - of(&warm)) as f64 / COUNTED as f64;
     Ok(Cost { instructions: each(|counted| counted.instructions), allocations: each(|counted| counted.allocations) })
 }
@@ -99,11 +130,12 @@ struct Counted {
     allocations: u64,
 }
 
-fn counted(window: u16, packets: u64) -> io::Result<Counted> {
+fn counted(window: u16, packets: u64, size: Size) -> io::Result<Counted> {
     let file = std::env::temp_dir().join(format!("callgrind.{}", std::process::id()));
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--quiet", &format!("--callgrind-out-file={}", file.display())]);
     valgrind.arg(std::env::current_exe()?).args(["engine", &window.to_string(), &packets.to_string()]);
+    valgrind.args((size == Size::Large).then_some("--large"));
     let status = valgrind.stdin(Stdio::null()).stdout(Stdio::null()).status();
     let status = status.map_err(|error| io::Error::other(format!("cannot run valgrind: {error}")))?;
     let text = fs::read_to_string(&file);

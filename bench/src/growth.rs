@@ -9,7 +9,7 @@ use turbotunnel_cli::bench::median;
 use turbotunnel_cli::process::resident;
 
 use crate::chart::STYLE;
-use crate::engine;
+use crate::engine::{self, Size};
 use crate::path::Path;
 use crate::report::Unit;
 use crate::rows::{self, Setup};
@@ -60,7 +60,7 @@ pub(crate) fn growth(setup: &Setup) -> io::Result<String> {
 fn window(setup: &Setup) -> io::Result<Figure> {
     let mut ours = Line::ours();
     for window in [32, 128, 512, 2_048, 8_192, 32_768] {
-        let rates: Vec<f64> = (0..setup.rounds).map(|_| engine::rate(window)).collect();
+        let rates: Vec<f64> = (0..setup.rounds).map(|_| engine::rate(window, Size::Usual)).collect();
         ours.points.extend(median(&rates).map(|rate| (f64::from(window), rate)));
     }
     let title = "The engines alone, both ends on one core";

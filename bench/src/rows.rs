@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use turbotunnel_cli::process::{cpu_time, descriptors, resident};
 
-use crate::engine;
+use crate::engine::{self, Size};
 use crate::path::{ADDRESSES, Net, Path};
 use crate::pipes::Pair;
 use crate::report::{Row, Unit, Wanted};
@@ -423,17 +423,27 @@ fn engine(setup: &Setup) -> io::Result<Vec<Row>> {
     for (window, wanted) in [(1_024, 3e9), (8_192, 2e9)] {
         let what = format!("KCP and smux, both ends, one thread, a flush per packet, window {window}");
         let mut rate = Row::new(what, Unit::Rate).wanted(Wanted::AtLeast(wanted));
-        rate.ours = (0..setup.rounds).map(|_| engine::rate(window)).collect();
+        rate.ours = (0..setup.rounds).map(|_| engine::rate(window, Size::Usual)).collect();
         rows.push(rate);
     }
-    let cost = engine::cost(1_024)?;
+    let costs = engine::costs(1_024)?;
+    rows.extend(cost(costs.usual, Some(1_200.0)));
+    let mut rate = Row::new("the same with large packets, window 1024", Unit::Rate);
+    rate.ours = (0..setup.rounds).map(|_| engine::rate(1_024, Size::Large)).collect();
+    rows.push(rate);
+    rows.extend(cost(costs.large, None));
+    Ok(rows)
+}
+
+fn cost(cost: engine::Cost, most: Option<f64>) -> [Row; 2] {
     let mut instructions = Row::new("the same, instructions for a packet without memcpy", Unit::Count);
-    instructions = instructions.wanted(Wanted::AtMost(1_200.0));
+    if let Some(most) = most {
+        instructions = instructions.wanted(Wanted::AtMost(most));
+    }
     instructions.ours.push(cost.instructions);
     let mut allocations = Row::new("the same, allocations for a packet", Unit::Share).wanted(Wanted::AtMost(0.0));
     allocations.ours.push(cost.allocations);
-    rows.extend([instructions, allocations]);
-    Ok(rows)
+    [instructions, allocations]
 }
 
 pub(crate) fn echo_server(setup: &Setup) -> io::Result<(Running, String)> {

@@ -16,8 +16,9 @@ pub(crate) const LARGE: usize = LARGE_PLACES as usize * PLACE;
 pub(crate) const LARGE_PLACES: u32 = 11;
 
 /// Places that a segment with so many bytes of payload takes up in a window.
+#[inline]
 pub(crate) fn places(payload: usize) -> usize {
-    payload.div_ceil(PLACE).max(1)
+    if payload <= PLACE { 1 } else { payload.div_ceil(PLACE) }
 }
 
 /// Settings of one engine. Checked by [`Kcp::new`](crate::Kcp::new).

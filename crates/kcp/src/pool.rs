@@ -39,7 +39,8 @@ impl Shelf {
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// For usual segments and for large ones. Buffers of other sizes are freed, not kept.
-    shelves: [Shelf; 2],
+    usual: Shelf,
+    large: Shelf,
     in_use: usize,
     /// Capacity of all buffers, in use or spare.
     bytes: usize,
@@ -53,13 +54,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(now: Instant) -> Self {
-        let shelf = |at: usize| Shelf {
+        let [usual, large] = [(PLACE, 0), (LARGE, 1)].map(|(capacity, at)| Shelf {
             spare: Vec::new(),
-            capacity: [PLACE, LARGE][at],
+            capacity,
             most: MAX_SPARE[at],
             most_idle: MAX_SPARE_IDLE[at],
-        };
-        Self { shelves: [0, 1].map(shelf), in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
+        });
+        Self { usual, large, in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
@@ -72,18 +73,29 @@ impl Pool {
     }
 
     /// An empty buffer for at least `len` bytes, and not much more if that is more than a place.
+    #[inline]
     pub(crate) fn get(&mut self, len: usize) -> Vec<u8> {
         self.in_use += 1;
         if self.in_use > QUIET {
             self.busy = Some(self.now);
         }
-        let shelf = match len {
-            ..=PLACE => Some(&mut self.shelves[0]),
-            LARGE_ENOUGH..=LARGE => Some(&mut self.shelves[1]),
-            _ => None,
+        if len <= PLACE
+            && let Some(spare) = self.usual.spare.pop()
+        {
+            return spare;
+        }
+        self.get_another(len)
+    }
+
+    fn get_another(&mut self, len: usize) -> Vec<u8> {
+        let capacity = match len {
+            ..=PLACE => PLACE,
+            LARGE_ENOUGH..=LARGE => LARGE,
+            odd => odd,
         };
-        let capacity = shelf.as_ref().map_or(len, |shelf| shelf.capacity);
-        if let Some(spare) = shelf.and_then(|shelf| shelf.spare.pop()) {
+        if capacity == LARGE
+            && let Some(spare) = self.large.spare.pop()
+        {
             return spare;
         }
         self.allocated += 1;
@@ -104,14 +116,17 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.held() + shelf.spare.capacity() * size_of::<Vec<u8>>()).sum()
+        [&self.usual, &self.large]
+            .into_iter()
+            .map(|shelf| shelf.held() + shelf.spare.capacity() * size_of::<Vec<u8>>())
+            .sum()
     }
 
     #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         self.in_use -= 1;
-        let shelf = self.shelves.iter_mut().find(|shelf| shelf.capacity == buffer.capacity());
-        if let Some(shelf) = shelf.filter(|shelf| shelf.spare.len() < shelf.most) {
+        let shelf = if buffer.capacity() == PLACE { &mut self.usual } else { &mut self.large };
+        if shelf.capacity == buffer.capacity() && shelf.spare.len() < shelf.most {
             buffer.clear();
             shelf.spare.push(buffer);
         } else {
@@ -150,7 +165,7 @@ impl Pool {
             self.busy = Some(self.now);
         }
         let is_quiet = self.is_quiet();
-        for shelf in &mut self.shelves {
+        for shelf in [&mut self.usual, &mut self.large] {
             let keep = if is_quiet { 0 } else { shelf.most_idle };
             shelf.spare.truncate(keep);
             if shelf.spare.capacity() > keep {
@@ -158,7 +173,7 @@ impl Pool {
             }
         }
         // Nothing is in use.
-        self.bytes = self.shelves.iter().map(Shelf::held).sum();
+        self.bytes = self.usual.held() + self.large.held();
     }
 }
 
@@ -175,12 +190,12 @@ mod tests {
         for buffer in busy {
             pool.put(buffer);
         }
-        assert_eq!(pool.shelves[0].spare.len(), MAX_SPARE_IDLE[0]);
+        assert_eq!(pool.usual.spare.len(), MAX_SPARE_IDLE[0]);
         let mut keepalive = |at| {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            pool.shelves[0].spare.len()
+            pool.usual.spare.len()
         };
         assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE[0]);
         assert_eq!(keepalive(BUSY_FOR), 0);
@@ -193,19 +208,19 @@ mod tests {
         let (usual, large) = (pool.get(1), pool.get(65_511));
         assert_eq!(pool.bytes(), 1376 + 65_511);
         pool.put(large);
-        assert!(pool.shelves[0].spare.is_empty());
+        assert!(pool.usual.spare.is_empty());
         assert_eq!(pool.bytes(), 1376);
         pool.busy = Some(pool.now);
         pool.put(usual);
-        assert_eq!((pool.shelves[0].spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
+        assert_eq!((pool.usual.spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
         let odd = pool.get(1377);
         assert_eq!(
-            (pool.shelves[0].spare.len(), pool.allocated(), odd.capacity()),
+            (pool.usual.spare.len(), pool.allocated(), odd.capacity()),
             (1, 3, 1377),
             "the spare one is too small"
         );
         pool.get(1376);
-        assert_eq!((pool.shelves[0].spare.len(), pool.allocated()), (0, 3));
+        assert_eq!((pool.usual.spare.len(), pool.allocated()), (0, 3));
     }
 
     /// What a receiver allocates for a peer that keeps to its window is bounded by that.
@@ -261,7 +276,7 @@ mod tests {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            (pool.shelves[0].spare.len(), pool.allocated())
+            (pool.usual.spare.len(), pool.allocated())
         };
         for n in 1..=u64::from(QUIET_TIMES) {
             assert_eq!(send(Duration::ZERO), (0, n));
@@ -278,9 +293,9 @@ mod tests {
         let mut burst: Vec<_> = (0..MAX_SPARE[0] + 2).map(|_| pool.get(1)).collect();
         let last = burst.pop().expect("many");
         burst.into_iter().for_each(|buffer| pool.put(buffer));
-        assert_eq!((pool.shelves[0].spare.len(), pool.bytes()), (MAX_SPARE[0], 1376 * (MAX_SPARE[0] + 1)));
+        assert_eq!((pool.usual.spare.len(), pool.bytes()), (MAX_SPARE[0], 1376 * (MAX_SPARE[0] + 1)));
         pool.put(last);
-        assert_eq!((pool.shelves[0].spare.len(), pool.bytes()), (MAX_SPARE_IDLE[0], 1376 * MAX_SPARE_IDLE[0]));
-        assert_eq!(pool.shelves[0].spare.capacity(), MAX_SPARE_IDLE[0], "nor a place for more");
+        assert_eq!((pool.usual.spare.len(), pool.bytes()), (MAX_SPARE_IDLE[0], 1376 * MAX_SPARE_IDLE[0]));
+        assert_eq!(pool.usual.spare.capacity(), MAX_SPARE_IDLE[0], "nor a place for more");
     }
 }

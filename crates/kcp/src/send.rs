@@ -69,9 +69,9 @@ enum State {
 struct Slot {
     payload: Vec<u8>,
     /// Payload at most.
-    limit: usize,
+    limit: u16,
     /// That it takes up in the windows; all that it may come to before it is sent.
-    places: usize,
+    places: u16,
     state: State,
     /// Sent exactly once and never given up: its acknowledgement can only be for that transmission.
     once: bool,
@@ -287,7 +287,7 @@ impl Sender {
     /// Bytes that still fit into the last segment, if it is not sent yet.
     fn tail_room(&self) -> usize {
         match self.slots.back() {
-            Some(slot) if slot.state == State::Unsent => slot.limit - slot.payload.len(),
+            Some(slot) if slot.state == State::Unsent => usize::from(slot.limit) - slot.payload.len(),
             _ => 0,
         }
     }
@@ -333,7 +333,7 @@ impl Sender {
         self.unsent_bytes += appended;
         if slot.payload.is_empty() {
             let slot = self.slots.pop_back().expect("it was there a moment ago");
-            self.places -= slot.places;
+            self.places -= usize::from(slot.places);
             self.unsent_bytes -= HEADER_LEN;
             pool.put(slot.payload);
         }
@@ -358,12 +358,14 @@ impl Sender {
         }
         let limit = self.next_limit();
         let places = places(limit);
+        // A segment fits a packet, whose length is a u16.
         self.unsent_bytes += HEADER_LEN;
         self.places += places;
         self.slots.push_back(Slot {
             payload: pool.get(limit),
-            limit,
-            places,
+            // Nothing that fits a packet is more.
+            limit: limit as u16,
+            places: places as u16,
             state: State::Unsent,
             once: false,
             exact: false,
@@ -467,12 +469,14 @@ impl Sender {
         } else {
             self.unsent_bytes -= slot.payload.len() + HEADER_LEN;
             self.numbered += 1;
-            // What was begun for much and got little.
-            pool.fit(&mut slot.payload);
-            let places = places(slot.payload.len());
-            self.places -= slot.places - places;
-            self.numbered_places += places;
-            slot.places = places;
+            if slot.places > 1 {
+                // It may have been begun for much and have got little.
+                pool.fit(&mut slot.payload);
+                let places = places(slot.payload.len());
+                self.places -= usize::from(slot.places) - places;
+                slot.places = places as u16;
+            }
+            self.numbered_places += usize::from(slot.places);
             slot.once = true;
             slot.exact = true;
             stats.segments_sent += 1;

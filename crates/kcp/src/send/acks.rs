@@ -92,9 +92,9 @@ impl Sender {
             let (sn, bytes) = (self.una, slot.payload.len() + HEADER_LEN);
             self.una = sn.next();
             self.numbered -= 1;
-            self.numbered_places -= slot.places;
-            self.places -= slot.places;
-            self.passed_places = self.passed_places.plus(u32::try_from(slot.places).expect("a segment has few places"));
+            self.numbered_places -= usize::from(slot.places);
+            self.places -= usize::from(slot.places);
+            self.passed_places = self.passed_places.plus(slot.places.into());
             if slot.state == State::Acknowledged {
                 self.acknowledged -= 1;
                 continue;
