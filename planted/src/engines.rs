@@ -189,8 +189,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "let each of many streams fill its whole buffer",
         file: MUX,
-        right: "let part = CACHED / self.output.waiting().max(1);",
-        wrong: "let part = CACHED;",
+        right: "waiting => (CACHED / waiting)",
+        wrong: "_ => CACHED",
         test: smux("where_many_streams_have_something_waiting_each_may_have_less"),
     },
     Fault {

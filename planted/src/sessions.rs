@@ -61,15 +61,22 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "a split inside the length is lost",
         file: ENCAPSULATION,
-        right: "        partial.extend_from_slice(&self.bytes[whole..]);",
-        wrong: "        if self.bytes.len() - whole >= HEADER_LEN {\n            partial.extend_from_slice(&self.bytes[whole..]);\n        }",
+        right: "        partial.extend_from_slice(rest);",
+        wrong: "        if rest.len() >= HEADER_LEN {\n            partial.extend_from_slice(rest);\n        }",
         test: of("turbotunnel", "lib", "encapsulation::tests::any_split_gives_the_same_packets"),
     },
     Fault {
         name: "take a long first packet",
-        file: "crates/turbotunnel/src/carrier/stream.rs",
+        file: CARRIER,
         right: "if !self.heard && out",
         wrong: "if self.heard && out",
+        test: of("turbotunnel", "lib", "carrier::stream::tests::only_later_packets_may_be_long"),
+    },
+    Fault {
+        name: "take every packet for the first",
+        file: CARRIER,
+        right: "        self.heard |= out.packets().any(|packet| !packet.is_empty());\n",
+        wrong: "",
         test: of("turbotunnel", "lib", "carrier::stream::tests::only_later_packets_may_be_long"),
     },
     // Which carrier, and when.

@@ -356,10 +356,10 @@ impl Kcp {
         self.receiver.peek()
     }
 
-    /// Announces a window of at most `segments` from now on, though up to [`Config::recv_window`] are accepted: for a peer that
+    /// Announces a window of at most `places` from now on, though as many are accepted as there is room for ([`Kcp::set_recv_room`]): for a peer that
     /// drops what overruns a queue of its own. 0 counts as 1.
-    pub fn announce_at_most(&mut self, segments: u16) {
-        self.receiver.announce_at_most(segments);
+    pub fn announce_at_most(&mut self, places: u16) {
+        self.receiver.announce_at_most(places);
     }
 
     /// Keeps at most so many places of 1,376 bytes unread from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the

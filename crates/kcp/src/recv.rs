@@ -4,8 +4,8 @@
 //! readable  [ in order, unread ]          waiting  [ rcv_nxt | out of order, with gaps ]
 //! ```
 //!
-//! The rules are kcp-go's: accepted is what lies within the largest window that was ever announced, `recv_window` if nobody sets less, of `rcv_nxt`; `readable` holds at most `recv_window`
-//! chunks; one ACK for the last arrival below `rcv_nxt` (`una` covers the others) and one for each out-of-order segment.
+//! Accepted is what lies within the largest room there was, which is more than any honest peer was told, of `rcv_nxt` (kcp-go: within `recv_window`). The rest
+//! is kcp-go's: `readable` holds at most `recv_window` chunks; one ACK for the last arrival below `rcv_nxt` (`una` covers the others) and one for each out-of-order segment.
 
 use std::collections::VecDeque;
 
@@ -102,8 +102,8 @@ impl Receiver {
     }
 
     /// Announces at most so many free places from now on, at least one. What is accepted does not change.
-    pub(crate) fn announce_at_most(&mut self, segments: u16) {
-        self.announced = usize::from(segments).clamp(1, self.window);
+    pub(crate) fn announce_at_most(&mut self, places: u16) {
+        self.announced = usize::from(places).clamp(1, self.window);
     }
 
     /// Whether a PUSH is one to take in or to acknowledge again; counts it if not.

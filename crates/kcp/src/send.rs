@@ -358,7 +358,6 @@ impl Sender {
         }
         let limit = self.next_limit();
         let places = places(limit);
-        // A segment fits a packet, whose length is a u16.
         self.unsent_bytes += HEADER_LEN;
         self.places += places;
         self.slots.push_back(Slot {

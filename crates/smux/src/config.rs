@@ -28,7 +28,7 @@ pub struct Config {
     pub first_buffered: usize,
     /// The same, however much has been read: twice that is added to `first_buffered`. Default 64 MiB.
     pub max_buffered: usize,
-    /// Bytes that a stream takes before the network does. Default 256 KiB; where more than 16 streams have something waiting less, 64 KiB at least.
+    /// Bytes that a stream takes before the network does. Default 256 KiB. Where several have something waiting, each takes its part of 4 MiB, 64 KiB at least, if that is less.
     pub send_buffer: usize,
     /// Bytes that all streams together take before the network does, as allocated, while nothing has been sent. Default 512 KiB. Beyond it each
     /// stream may still have its part of that waiting, so that none is starved by those that came first: three times as much in the worst case.

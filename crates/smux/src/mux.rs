@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// What all streams together are to have waiting to be sent. More of it falls out of the processor's cache before it goes.
+/// What several streams together are to have waiting to be sent. More of it falls out of the processor's cache before it goes.
 const CACHED: usize = 4 << 20;
 /// A stream may have as much all the same, if that is not beyond [`Config::send_buffer`]: with less its writer is woken for little.
 const LEAST_BUFFER: usize = 64 << 10;
@@ -370,10 +370,12 @@ impl Mux {
         (limit / among.max(1)).clamp(1, self.send_buffer())
     }
 
-    /// What a stream may have waiting to be sent: less where many have something, so that all of it together stays in a processor's cache.
+    /// What a stream may have waiting to be sent: less where many have something, so that all of it together stays in a processor's cache, up to 64 of them.
     fn send_buffer(&self) -> usize {
-        let part = CACHED / self.output.waiting().max(1);
-        part.max(LEAST_BUFFER).min(self.config.send_buffer)
+        match self.output.waiting() {
+            0 | 1 => self.config.send_buffer,
+            waiting => (CACHED / waiting).max(LEAST_BUFFER).min(self.config.send_buffer),
+        }
     }
 
     /// How little of a stream has to wait for its writer to be woken: half of what he may have.

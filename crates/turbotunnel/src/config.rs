@@ -27,7 +27,7 @@ pub struct Config {
     pub max_buffered: usize,
     /// What a session of which nothing was read may hold for its readers, and a server's while memory is scarce. Default 2 MiB.
     pub first_buffered: usize,
-    /// Written bytes waiting to be sent, of each stream. Default 256 KiB; where more than 16 streams have something waiting less, 64 KiB at least.
+    /// Written bytes waiting to be sent, of each stream. Default 256 KiB. Where several have something waiting, each may have its part of 4 MiB, 64 KiB at least, if that is less.
     pub send_buffer: usize,
     /// The same, all streams of the session together, as allocated. Default 48 MiB, earned as `max_buffered` is: [`Config::first_unsent`] and
     /// twice what was sent.

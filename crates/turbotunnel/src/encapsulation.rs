@@ -14,6 +14,9 @@ pub const MAX_PACKET: usize = (16 << 10) - HEADER_LEN;
 /// it is read as a length.
 pub const MAX_FIRST_PACKET: usize = 1_500;
 
+/// The beginning of a packet may hold so much more memory than it needs.
+const LITTLE: usize = 1 << 10;
+
 /// Bytes of the length in front of each packet.
 pub const HEADER_LEN: usize = 2;
 
@@ -137,12 +140,14 @@ impl PacketBatch {
             }
             whole += HEADER_LEN + len;
         }
+        let rest = &self.bytes[whole..];
         partial.clear();
-        partial.reserve_exact(self.bytes.len() - whole);
-        partial.extend_from_slice(&self.bytes[whole..]);
-        if partial.is_empty() {
+        // What a large packet took is not for a byte that waits for the next.
+        if rest.is_empty() || partial.capacity() > 4 * rest.len() + LITTLE {
             *partial = Vec::new();
         }
+        partial.reserve_exact(rest.len());
+        partial.extend_from_slice(rest);
         self.bytes.truncate(whole);
         outcome
     }

@@ -182,7 +182,7 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for SecureCarrier<IO> {
     }
 
     fn held(&self) -> usize {
-        self.packets.len() + self.sealed.len() + self.partial.len()
+        self.packets.len() + self.sealed.len() + self.partial.capacity()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -95,7 +95,7 @@ impl<IO: AsyncRead + AsyncWrite + Send> Carrier for StreamCarrier<IO> {
     }
 
     fn held(&self) -> usize {
-        self.out.len() + self.partial.len()
+        self.out.len() + self.partial.capacity()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,8 +164,21 @@ mod tests {
         let (mut peer, ours) = tokio::io::duplex(40_000);
         let mut carrier = StreamCarrier::server(ours);
         let long = [&16_382_u16.to_be_bytes()[..], &[7; 16_382]].concat();
-        tokio::io::AsyncWriteExt::write_all(&mut peer, &[&b"\x00\x00\x00\x02hi"[..], &long].concat()).await.unwrap();
-        assert_eq!(recv(&mut carrier).await.unwrap(), [&b""[..], b"hi", &[7; 16_382]]);
+        // In one piece, and cut in the middle.
+        let pieces: [(&[u8], &[&[u8]]); 3] = [
+            (b"\x00\x00\x00\x02hi", &[b"", b"hi"]),
+            (&[&long[..], &long[..9_000]].concat(), &[&long[2..]]),
+            (&long[9_000..], &[&long[2..]]),
+        ];
+        for (piece, packets) in pieces {
+            tokio::io::AsyncWriteExt::write_all(&mut peer, piece).await.unwrap();
+            assert_eq!(recv(&mut carrier).await.unwrap(), packets);
+        }
+        // A byte of the next packet does not hold what the last one took.
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &long[..9_000]).await.unwrap();
+        assert!(recv(&mut carrier).await.unwrap().is_empty() && carrier.held() >= 9_000);
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &[&long[9_000..], b"\x00"].concat()).await.unwrap();
+        assert!(recv(&mut carrier).await.unwrap().len() == 1 && carrier.held() <= 2_048);
 
         for greeting in
             [&b"\x15\x03\x03\x00\x02"[..], b"220 mail.example", b"\x00\x00OPTIONS", &long, &1_501_u16.to_be_bytes()]
