@@ -362,8 +362,9 @@ impl Kcp {
         self.receiver.announce_at_most(places);
     }
 
-    /// Keeps at most so many places of 1,376 bytes unread from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of them. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each segment of the
-    /// largest room there was.
+    /// Keeps at most so many places of 1,376 bytes unread from now on, 32 at least and [`Config::recv_window`] at most, and announces what is left of
+    /// them. A peer that was told more before may still use it. What is held, in order and out of order, is never more than 3,000 bytes for each place of
+    /// the largest room there was.
     pub fn set_recv_room(&mut self, places: u16) {
         self.receiver.set_room(places);
     }
