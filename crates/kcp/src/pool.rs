@@ -20,27 +20,11 @@ const QUIET_TIMES: u32 = 8;
 /// So long after more was needed than that.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
-/// Spare buffers of one size.
-#[derive(Debug)]
-struct Shelf {
-    spare: Vec<Vec<u8>>,
-    /// Of each, in bytes.
-    capacity: usize,
-    most: usize,
-    most_idle: usize,
-}
-
-impl Shelf {
-    fn held(&self) -> usize {
-        self.spare.iter().map(Vec::capacity).sum()
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// For usual segments and for large ones. Buffers of other sizes are freed, not kept.
-    usual: Shelf,
-    large: Shelf,
+    usual: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
     in_use: usize,
     /// Capacity of all buffers, in use or spare.
     bytes: usize,
@@ -54,13 +38,16 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(now: Instant) -> Self {
-        let [usual, large] = [(PLACE, 0), (LARGE, 1)].map(|(capacity, at)| Shelf {
-            spare: Vec::new(),
-            capacity,
-            most: MAX_SPARE[at],
-            most_idle: MAX_SPARE_IDLE[at],
-        });
-        Self { usual, large, in_use: 0, bytes: 0, now, busy: None, emptied: (now, 0), allocated: 0 }
+        Self {
+            usual: Vec::new(),
+            large: Vec::new(),
+            in_use: 0,
+            bytes: 0,
+            now,
+            busy: None,
+            emptied: (now, 0),
+            allocated: 0,
+        }
     }
 
     pub(crate) fn advance(&mut self, now: Instant) {
@@ -80,7 +67,7 @@ impl Pool {
             self.busy = Some(self.now);
         }
         if len <= PLACE
-            && let Some(spare) = self.usual.spare.pop()
+            && let Some(spare) = self.usual.pop()
         {
             return spare;
         }
@@ -94,7 +81,7 @@ impl Pool {
             odd => odd,
         };
         if capacity == LARGE
-            && let Some(spare) = self.large.spare.pop()
+            && let Some(spare) = self.large.pop()
         {
             return spare;
         }
@@ -116,19 +103,21 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        [&self.usual, &self.large]
-            .into_iter()
-            .map(|shelf| shelf.held() + shelf.spare.capacity() * size_of::<Vec<u8>>())
-            .sum()
+        let buffers: usize = self.usual.iter().chain(&self.large).map(Vec::capacity).sum();
+        buffers + (self.usual.capacity() + self.large.capacity()) * size_of::<Vec<u8>>()
     }
 
     #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         self.in_use -= 1;
-        let shelf = if buffer.capacity() == PLACE { &mut self.usual } else { &mut self.large };
-        if shelf.capacity == buffer.capacity() && shelf.spare.len() < shelf.most {
+        let (spare, most) = match buffer.capacity() {
+            PLACE => (&mut self.usual, MAX_SPARE[0]),
+            LARGE => (&mut self.large, MAX_SPARE[1]),
+            _ => (&mut self.large, 0),
+        };
+        if spare.len() < most {
             buffer.clear();
-            shelf.spare.push(buffer);
+            spare.push(buffer);
         } else {
             self.bytes -= buffer.capacity();
         }
@@ -165,15 +154,15 @@ impl Pool {
             self.busy = Some(self.now);
         }
         let is_quiet = self.is_quiet();
-        for shelf in [&mut self.usual, &mut self.large] {
-            let keep = if is_quiet { 0 } else { shelf.most_idle };
-            shelf.spare.truncate(keep);
-            if shelf.spare.capacity() > keep {
-                shelf.spare.shrink_to(keep);
+        for (spare, most) in [&mut self.usual, &mut self.large].into_iter().zip(MAX_SPARE_IDLE) {
+            let keep = if is_quiet { 0 } else { most };
+            spare.truncate(keep);
+            if spare.capacity() > keep {
+                spare.shrink_to(keep);
             }
         }
         // Nothing is in use.
-        self.bytes = self.usual.held() + self.large.held();
+        self.bytes = self.usual.iter().chain(&self.large).map(Vec::capacity).sum();
     }
 }
 
@@ -190,12 +179,12 @@ mod tests {
         for buffer in busy {
             pool.put(buffer);
         }
-        assert_eq!(pool.usual.spare.len(), MAX_SPARE_IDLE[0]);
+        assert_eq!(pool.usual.len(), MAX_SPARE_IDLE[0]);
         let mut keepalive = |at| {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            pool.usual.spare.len()
+            pool.usual.len()
         };
         assert_eq!(keepalive(BUSY_FOR - Duration::from_millis(1)), MAX_SPARE_IDLE[0]);
         assert_eq!(keepalive(BUSY_FOR), 0);
@@ -208,19 +197,15 @@ mod tests {
         let (usual, large) = (pool.get(1), pool.get(65_511));
         assert_eq!(pool.bytes(), 1376 + 65_511);
         pool.put(large);
-        assert!(pool.usual.spare.is_empty());
+        assert!(pool.usual.is_empty());
         assert_eq!(pool.bytes(), 1376);
         pool.busy = Some(pool.now);
         pool.put(usual);
-        assert_eq!((pool.usual.spare.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
+        assert_eq!((pool.usual.len(), pool.bytes(), pool.allocated()), (1, 1376, 2));
         let odd = pool.get(1377);
-        assert_eq!(
-            (pool.usual.spare.len(), pool.allocated(), odd.capacity()),
-            (1, 3, 1377),
-            "the spare one is too small"
-        );
+        assert_eq!((pool.usual.len(), pool.allocated(), odd.capacity()), (1, 3, 1377), "the spare one is too small");
         pool.get(1376);
-        assert_eq!((pool.usual.spare.len(), pool.allocated()), (0, 3));
+        assert_eq!((pool.usual.len(), pool.allocated()), (0, 3));
     }
 
     /// What a receiver allocates for a peer that keeps to its window is bounded by that.
@@ -276,7 +261,7 @@ mod tests {
             pool.advance(now + at);
             let buffer = pool.get(8);
             pool.put(buffer);
-            (pool.usual.spare.len(), pool.allocated())
+            (pool.usual.len(), pool.allocated())
         };
         for n in 1..=u64::from(QUIET_TIMES) {
             assert_eq!(send(Duration::ZERO), (0, n));
@@ -293,9 +278,9 @@ mod tests {
         let mut burst: Vec<_> = (0..MAX_SPARE[0] + 2).map(|_| pool.get(1)).collect();
         let last = burst.pop().expect("many");
         burst.into_iter().for_each(|buffer| pool.put(buffer));
-        assert_eq!((pool.usual.spare.len(), pool.bytes()), (MAX_SPARE[0], 1376 * (MAX_SPARE[0] + 1)));
+        assert_eq!((pool.usual.len(), pool.bytes()), (MAX_SPARE[0], 1376 * (MAX_SPARE[0] + 1)));
         pool.put(last);
-        assert_eq!((pool.usual.spare.len(), pool.bytes()), (MAX_SPARE_IDLE[0], 1376 * MAX_SPARE_IDLE[0]));
-        assert_eq!(pool.usual.spare.capacity(), MAX_SPARE_IDLE[0], "nor a place for more");
+        assert_eq!((pool.usual.len(), pool.bytes()), (MAX_SPARE_IDLE[0], 1376 * MAX_SPARE_IDLE[0]));
+        assert_eq!(pool.usual.capacity(), MAX_SPARE_IDLE[0], "nor a place for more");
     }
 }
