@@ -7,11 +7,11 @@ use crate::wire::HEADER_LEN;
 /// Largest packet that a kcp-go peer sends or takes whole with its default settings, in bytes.
 pub(crate) const GO_MTU: usize = 1400;
 
-/// Windows count places of so many bytes of payload: that of kcp-go's full segment.
-pub(crate) const PLACE: usize = GO_MTU - HEADER_LEN;
+/// What a window counts, in bytes of payload: kcp-go's full segment. One with more takes up as many places as it fills, begun ones counted.
+pub const PLACE: usize = GO_MTU - HEADER_LEN;
 
-/// Payload of a large segment in bytes, see [`Kcp::set_largest_packet`](crate::Kcp::set_largest_packet): eleven places. Twice as much would save little
-/// more, and a small message beside a transfer waits for the rest of one.
+/// Payload of a large segment in bytes, see [`Kcp::set_largest_packet`](crate::Kcp::set_largest_packet): eleven places. A small message
+/// beside a transfer waits for the rest of one.
 pub(crate) const LARGE: usize = LARGE_PLACES as usize * PLACE;
 pub(crate) const LARGE_PLACES: u32 = 11;
 
@@ -28,9 +28,9 @@ pub struct Config {
     ///
     /// Segments keep the size for 1,400 whatever is set here ([`Config::mss`]); a larger packet holds more of them.
     pub mtu: usize,
-    /// Segments in flight at most, 1 to 65,535; a large one counts as eleven. Default 1,024. Worst case `send_window` x `mss` bytes are kept.
+    /// Places in flight at most ([`PLACE`]: a segment, a large one eleven), 1 to 65,535. Default 1,024. Worst case `send_window` x 1,376 bytes are kept.
     pub send_window: u16,
-    /// Segments that we are willing to keep, unread, for the application, 1 to 65,535. Default 1,024.
+    /// Places that we are willing to keep, unread, for the application, 1 to 65,535. Default 1,024.
     ///
     /// As many again may wait out of order: worst case `2 * recv_window * 1500` bytes. See [`Kcp::set_recv_room`](crate::Kcp::set_recv_room).
     pub recv_window: u16,

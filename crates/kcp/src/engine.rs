@@ -285,8 +285,9 @@ impl Kcp {
         !self.suspended && (self.receiver.has_acks() || self.has_more_than_acks())
     }
 
-    /// Of how many segments' arrival the peer waits to be told (a large one counts as eleven), if all that `poll_transmit` would give are ACKs: they may wait a little for
-    /// company. `None`: there is nothing to be sent, or something that may not wait.
+    /// Of how many places' arrival the peer waits to be told, if all that `poll_transmit` would give are ACKs: they may wait a little for company.
+    ///
+    /// `None`: there is nothing to be sent, or something that may not wait.
     #[must_use]
     pub fn only_acks_waiting(&self, _now: Instant) -> Option<usize> {
         (!self.suspended && self.receiver.has_acks() && !self.has_more_than_acks()).then(|| self.receiver.untold())

@@ -1,6 +1,7 @@
 //! How many bytes may be on their way at once, towards a peer of our own kind: enough to fill the path, little enough not to fill its buffers.
 //!
-//! In: bytes acknowledged, round trips, and whether there was more to send. Out: [`Flight::limit`], in bytes.
+//! In: bytes acknowledged, round trips, and whether there was more to send. Out: [`Flight::limit`], in bytes, and whether large segments do no harm
+//! ([`Flight::is_fast`]).
 //!
 //! The carrier below has its own congestion control, which keeps the path full by filling the buffers on it. What lies there can be
 //! overtaken by nothing, costs memory at both ends, and is resent when the carrier dies. So no more is handed to it than this:

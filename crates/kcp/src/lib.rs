@@ -66,7 +66,7 @@ mod sn;
 mod stats;
 pub mod wire;
 
-pub use config::{Config, Resume, Retransmission};
+pub use config::{Config, PLACE, Resume, Retransmission};
 pub use engine::Kcp;
 pub use sn::{Sn, Ts};
 pub use stats::Stats;

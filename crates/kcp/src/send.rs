@@ -95,8 +95,8 @@ struct WindowProbe {
 #[derive(Debug)]
 pub(crate) struct Sender {
     mss: usize,
-    /// Payload of the largest segment that the peer takes, `mss` at least.
-    largest: usize,
+    /// The peer takes large segments.
+    takes_large: bool,
     send_window: usize,
     max_backoff: Duration,
     mode: Retransmission,
@@ -160,7 +160,7 @@ impl Sender {
         let una = Sn::new(config.initial_sn);
         Self {
             mss: config.mss(),
-            largest: config.mss(),
+            takes_large: false,
             send_window: usize::from(config.send_window),
             max_backoff: config.max_rto,
             mode: Retransmission::default(),
@@ -196,7 +196,7 @@ impl Sender {
 
     /// The peer takes large segments.
     pub(crate) fn allow_large(&mut self) {
-        self.largest = LARGE;
+        self.takes_large = true;
     }
 
     // Facts.
@@ -276,8 +276,8 @@ impl Sender {
 
     /// Payload of the next segment at most.
     fn next_limit(&self) -> usize {
-        let goes_large = self.largest > self.mss && self.flight.is_fast();
-        if goes_large && self.window_left() >= places(self.largest) { self.largest } else { self.mss }
+        let goes_large = self.takes_large && self.flight.is_fast() && self.window_left() >= places(LARGE);
+        if goes_large { LARGE } else { self.mss }
     }
 
     fn may_begin(&self) -> bool {
@@ -439,7 +439,8 @@ impl Sender {
     ) -> Option<(Sn, &[u8])> {
         let index = self.due()?;
         let len = self.slots[index].payload.len();
-        if len > if len > self.mss { large_room } else { room } {
+        let room = if len > self.mss { large_room } else { room };
+        if len > room {
             return None;
         }
         self.bound_log();

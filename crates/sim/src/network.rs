@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use turbotunnel::control::Control;
-use turbotunnel::encapsulation::HEADER_LEN;
+use turbotunnel::encapsulation::{HEADER_LEN, MAX_FIRST_PACKET};
 
 use crate::fault::{Counts, Dial, Fault, How, When};
 use crate::pattern::Way;
@@ -229,7 +229,7 @@ impl Network {
 
     /// A packet is handed to a connection, in whatever form.
     pub(crate) fn note_packet(&mut self, now: Instant, id: WireId, side: Side, packet: &[u8]) {
-        if packet.len() > 1_500 {
+        if packet.len() > MAX_FIRST_PACKET {
             self.counts.note("large packet");
         }
         if let Some(tap) = &mut self.tap {

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use turbotunnel::encapsulation::{HEADER_LEN, MAX_PACKET, PacketBatch};
+use turbotunnel::encapsulation::{HEADER_LEN, MAX_FIRST_PACKET, MAX_PACKET, PacketBatch};
 use turbotunnel::lifetime::Due;
 use turbotunnel::secure::MAX_RECORD;
 use turbotunnel::tunnel::{Action, CarrierId, Event, Stats, Tunnel};
@@ -20,7 +20,7 @@ use crate::sealed::{Asked, Asking, Keys, NoValidAnswer, Sealed};
 const SPARE: u64 = 2 << 20;
 
 /// What a packet takes up at most that is not of one large segment.
-const USUAL_PACKET: usize = HEADER_LEN + 1_500;
+const USUAL_PACKET: usize = HEADER_LEN + MAX_FIRST_PACKET;
 
 /// When a carrier that is used up is closed, its peer may take so long to do the same, as in the driver.
 const LINGER: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use kcp::wire::Command;
-use kcp::{Kcp, Resume, Retransmission, Segment, Sn, Ts};
+use kcp::{Kcp, PLACE, Resume, Retransmission, Segment, Sn, Ts};
 use smux::{Mux, Side, StreamError, StreamId};
 
 use crate::config::{Config, GO_KEEPALIVE, LEAST_STREAM_WINDOW};
@@ -20,9 +20,6 @@ const NOP: [u8; 8] = [2, 3, 0, 0, 0, 0, 0, 0];
 const GO_QUEUE: u16 = 32;
 /// Round trip over which such a queue empties several times, whatever is in the way.
 const GO_SPREAD: Duration = Duration::from_millis(25);
-
-/// What KCP's windows count, in bytes of payload: a full segment of kcp-go's.
-const PLACE: usize = 1376;
 
 /// Streams that a server may open at a client that has never asked for one.
 const UNSOLICITED: usize = 16;

@@ -121,7 +121,7 @@ impl Sender {
     pub(crate) fn on_window(&mut self, una: Sn, wnd: u16) {
         // Old news has room for so much less as was sent since, and at most so large.
         let since = u32::try_from(self.una.distance_from(una)).unwrap_or(u32::MAX);
-        let most = if self.largest > self.mss { LARGE_PLACES } else { 1 };
+        let most = if self.takes_large { LARGE_PLACES } else { 1 };
         let edge = self.passed_places.plus(u32::from(wnd).saturating_sub(since.saturating_mul(most)));
         let moved = edge.distance_from(self.edge) > 0;
         if !self.edge_announced || moved {
