@@ -497,16 +497,34 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "a carrier's slow start is slowed down",
         file: FLIGHT,
-        right: "grown: (grown + news.bytes).min(MOST) };",
-        wrong: "grown: (grown + news.bytes / 8).min(MOST) };",
+        right: "grown: (grown + more).min(MOST) };",
+        wrong: "grown: (grown + more / 8).min(MOST) };",
         test: of("turbotunnel-kcp", "flight", "a_carrier_that_begins_slowly_is_not_slowed_down_more"),
     },
     Fault {
         name: "what was held up and comes at once is taken for bandwidth",
         file: FLIGHT,
-        right: "per_second(self.delivered, elapsed.max(sending));",
-        wrong: "per_second(self.delivered, elapsed.min(sending.max(elapsed)));",
+        right: "let time = elapsed.max(waited.unwrap_or_default());",
+        wrong: "let time = elapsed.max(waited.unwrap_or_default().min(elapsed));",
         test: of("turbotunnel-kcp", "lib", "flight::tests::what_was_held_up_and_comes_at_once_was_not_sent_at_once"),
+    },
+    Fault {
+        name: "a path that is full with one packet is drained for ever",
+        file: FLIGHT,
+        right: "seen < before / 16 * 15);",
+        wrong: "seen > before / 16 * 15 || seen <= before);",
+        test: of("turbotunnel-kcp", "flight", "nothing_makes_it_collapse"),
+    },
+    Fault {
+        name: "a search that the windows hold back never ends",
+        file: FLIGHT,
+        right: "(self.limit / 2).min((2 * held).max(self.initial));",
+        wrong: "(self.limit / 2).max((2 * held).min(self.initial));",
+        test: of(
+            "turbotunnel-kcp",
+            "lib",
+            "flight::tests::the_search_grows_and_ends_only_if_half_of_the_limit_is_used",
+        ),
     },
     Fault {
         name: "each carrier begins as if nothing was known",

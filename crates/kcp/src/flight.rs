@@ -8,17 +8,17 @@
 //!
 //! ```text
 //! bandwidth   most bytes a second acknowledged in one of the last 5 rounds      (a round: until all is acknowledged that was on its way;
-//!                     one shorter than min_rtt counts with the time in which it was sent)
+//!                     where what ends it has waited longer, the round before fills it up to that)
 //! min_rtt     shortest round trip of the last 10 s, but 50 us at least
 //! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most
 //!
 //! Search      limit = 2 x bandwidth x min_rtt     or Cruise's if that is more, until bandwidth has not grown by a quarter for 3 rounds, or for one and there is
 //!                     a queue; it begins with 64 KiB, after a cut with an eighth of the limit before it, at most 256 KiB, or with three
 //!                     quarters of that limit where the path is known to be the same, and grows by what is acknowledged
-//!                     up to twice what has arrived in the last min_rtt and 64 KiB
+//!                     up to twice what has arrived in the last min_rtt
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
-//!             half of it as long as the path is full all the same: there still is a queue
+//!             half of it if the path is full all the same, as there still is a queue, and again as long as round trips become shorter by a sixteenth
 //! ```
 //!
 //! The shape is that of BBR (Cardwell et al., 2016), without its pacing and its gains: the headroom is what probes for more bandwidth (on a path that
@@ -70,8 +70,8 @@ enum State {
     Search { best: u64, without_growth: u32, grown: usize },
     /// It is known. In the first two rounds there is still on its way what was sent before that.
     Cruise { rounds: u32 },
-    /// The queue of ours is let run empty; what was before is what it came from.
-    Drain { shortest: Option<Duration>, rounds: u32, doubted: bool, deep: bool },
+    /// The queue of ours is let run empty; `doubted` is what it came from, and `before` what was seen with less.
+    Drain { shortest: Option<Duration>, rounds: u32, doubted: bool, before: Option<Duration> },
 }
 
 /// What one packet's acknowledgements say of the path.
@@ -113,8 +113,8 @@ pub(crate) struct Flight {
     /// When the transmissions below this have arrived.
     ends: u64,
     delivered: u64,
-    /// When the last of what had arrived at its beginning was sent.
-    sent: Option<Instant>,
+    /// What was acknowledged while too little had arrived to grow by it.
+    not_grown: usize,
     shortest: Option<Duration>,
     /// There was too little to send for a while.
     idle: bool,
@@ -140,7 +140,7 @@ impl Flight {
             began: now,
             ends: next,
             delivered: 0,
-            sent: None,
+            not_grown: 0,
             shortest: None,
             idle: false,
             idle_before: None,
@@ -175,7 +175,7 @@ impl Flight {
     pub(crate) fn on_first_sent(&mut self, now: Instant, next: u64) {
         // A round in which there was always more to send goes on, also when all was acknowledged at once.
         if self.idle {
-            self.begin_round(now, next, Some(now));
+            self.begin_round(now, next);
         }
     }
 
@@ -207,11 +207,10 @@ impl Flight {
         }
         let elapsed = now.saturating_duration_since(self.began);
         if news.order >= self.ends && elapsed >= SHORTEST_ROUND {
-            let sent = news.round_trip.and_then(|rtt| now.checked_sub(rtt));
-            self.end_round(now, elapsed, sent, news);
+            self.end_round(now, elapsed, news);
             self.brought = self.brought.saturating_add(self.delivered);
             self.fast = self.brought >= EARNED && self.bandwidth() >= FAST;
-            self.begin_round(now, news.next, sent);
+            self.begin_round(now, news.next);
             self.update_limit();
         }
     }
@@ -220,8 +219,11 @@ impl Flight {
     fn grow(&mut self, now: Instant, news: &Acknowledged) {
         let State::Search { best, without_growth, grown } = self.state else { return };
         let Some(min_rtt) = self.min_rtt.filter(|_| !self.is_idle(news.flying + news.bytes)) else { return };
-        if grown <= self.initial.saturating_add(2 * self.arrived_lately(now, min_rtt)) {
-            self.state = State::Search { best, without_growth, grown: (grown + news.bytes).min(MOST) };
+        self.not_grown += news.bytes;
+        let more = (2 * self.arrived_lately(now, min_rtt)).saturating_sub(grown).min(self.not_grown);
+        if more > 0 {
+            self.not_grown -= more;
+            self.state = State::Search { best, without_growth, grown: (grown + more).min(MOST) };
             self.update_limit();
         }
     }
@@ -233,16 +235,19 @@ impl Flight {
         (before + within(per_second(self.delivered, elapsed), min_rtt.min(elapsed))).min(MOST)
     }
 
-    /// There was too little to send. While the limit grows it is ahead of whoever writes, for moments: a search goes on with half of it.
+    /// There was too little to send. While the limit grows it is ahead of whoever writes, for moments: a search goes on with half of it, or with twice what the
+    /// path can hold, as the windows may never let it come to that.
     fn is_idle(&self, flying: usize) -> bool {
-        self.idle && !(matches!(self.state, State::Search { .. }) && flying >= self.limit / 2)
+        let held = within(self.last, self.min_rtt.unwrap_or_default());
+        let enough = (self.limit / 2).min((2 * held).max(self.initial));
+        self.idle && !(matches!(self.state, State::Search { .. }) && flying >= enough)
     }
 
-    fn begin_round(&mut self, now: Instant, next: u64, sent: Option<Instant>) {
+    fn begin_round(&mut self, now: Instant, next: u64) {
         self.began = now;
-        self.sent = sent;
         self.ends = next;
         self.delivered = 0;
+        self.not_grown = 0;
         self.shortest = None;
         self.idle = self.idle_before.is_some();
     }
@@ -256,12 +261,13 @@ impl Flight {
         time.max(min_rtt).min(LONGEST_HEADROOM)
     }
 
-    fn end_round(&mut self, now: Instant, elapsed: Duration, sent: Option<Instant>, news: Acknowledged) {
-        // Shorter than any round trip: acknowledgements were held up and came at once, but what they acknowledge was not sent at once.
-        let bunched = self.min_rtt.is_some_and(|min| elapsed < min);
-        let sending = sent.zip(self.sent).filter(|_| bunched);
-        let sending = sending.map_or(Duration::ZERO, |(sent, before)| sent.saturating_duration_since(before));
-        let bandwidth = per_second(self.delivered, elapsed.max(sending));
+    fn end_round(&mut self, now: Instant, elapsed: Duration, news: Acknowledged) {
+        // What waited longer than that came no faster than in that time. Where acknowledgements were held up and came at once, most of it lies in the
+        // round before.
+        let waited = news.round_trip.zip(self.min_rtt).map(|(rtt, min)| rtt.saturating_sub(min));
+        let time = elapsed.max(waited.unwrap_or_default());
+        let before = within(self.last, time - elapsed) as u64;
+        let bandwidth = per_second(self.delivered.saturating_add(before), time);
         self.last = bandwidth;
         let (before, idle) = (self.bandwidth(), self.is_idle(news.flying));
         let draining = matches!(self.state, State::Drain { .. });
@@ -343,15 +349,17 @@ impl Flight {
 
     fn drain(&mut self, doubted: bool) {
         self.contradicted = 0;
-        self.state = State::Drain { shortest: None, rounds: 0, doubted, deep: false };
+        self.state = State::Drain { shortest: None, rounds: 0, doubted, before: None };
     }
 
     /// `arriving`: what acknowledgements bring while they come, at the path's pace if it is full, whenever that was sent.
     fn end_drain(&mut self, now: Instant, bandwidth: u64, arriving: u64) {
-        let State::Drain { shortest: Some(seen), doubted, .. } = self.state else { return };
-        if arriving > self.bandwidth() / 16 * 15 && !self.idle {
+        let State::Drain { shortest: Some(seen), doubted, before, .. } = self.state else { return };
+        // Where half of it is one packet that always comes at the path's pace.
+        let shorter = before.is_none_or(|before| seen < before / 16 * 15);
+        if arriving > self.bandwidth() / 16 * 15 && shorter && !self.idle {
             self.min_rtt = self.min_rtt.map(|min| min.min(seen));
-            self.state = State::Drain { shortest: None, rounds: 0, doubted, deep: true };
+            self.state = State::Drain { shortest: None, rounds: 0, doubted, before: Some(seen) };
             return;
         }
         let longer = self.min_rtt.is_some_and(|before| seen > before * 5 / 4);
@@ -371,12 +379,10 @@ impl Flight {
         let (bandwidth, Some(min_rtt)) = (self.bandwidth(), self.min_rtt) else { return };
         let min_rtt = min_rtt.max(SHORTEST_RTT);
         let limit = match self.state {
-            State::Search { grown, .. } => {
-                within(bandwidth, min_rtt + min_rtt.max(self.headroom(min_rtt))).max(self.initial).max(grown)
-            }
+            State::Search { grown, .. } => within(bandwidth, min_rtt + min_rtt.max(self.headroom(min_rtt))).max(grown),
             State::Cruise { .. } => within(bandwidth, min_rtt + self.headroom(min_rtt)),
-            State::Drain { deep: false, .. } => within(bandwidth, min_rtt) * 7 / 8,
-            State::Drain { deep: true, .. } => within(bandwidth, min_rtt) / 2,
+            State::Drain { before: None, .. } => within(bandwidth, min_rtt) * 7 / 8,
+            State::Drain { before: Some(_), .. } => within(bandwidth, min_rtt) / 2,
         };
         self.limit = limit.clamp(LEAST, MOST);
     }
@@ -415,6 +421,7 @@ mod tests {
     fn believing(bandwidth: u64, min_rtt: Duration, state: State) -> Flight {
         let mut flight = Flight::new(Instant::now(), 0, INITIAL);
         flight.bandwidths = [bandwidth; ROUNDS];
+        flight.last = bandwidth;
         flight.min_rtt = Some(min_rtt);
         flight.state = state;
         flight.update_limit();
@@ -427,8 +434,8 @@ mod tests {
         State::Search { best, without_growth, grown }
     }
 
-    const fn drain(shortest: Option<Duration>, rounds: u32, doubted: bool, deep: bool) -> State {
-        State::Drain { shortest, rounds, doubted, deep }
+    const fn drain(shortest: Option<Duration>, rounds: u32, doubted: bool, before: Option<Duration>) -> State {
+        State::Drain { shortest, rounds, doubted, before }
     }
 
     /// A path on which everything that is on its way is acknowledged at once, a round trip after it was sent.
@@ -495,9 +502,10 @@ mod tests {
         assert_eq!(believing(RATE, ms(100), search(0, 0, 0)).limit(), 2_000_000);
         assert_eq!(limit(search(0, 0, 0)), limit(CRUISE), "never less than then");
         assert_eq!(limit(search(0, 0, 400_000)), 400_000);
-        assert_eq!(believing(1_000, ms(10), search(0, 0, 0)).limit(), INITIAL);
-        assert_eq!(limit(drain(None, 0, false, false)), 87_500);
-        assert_eq!(limit(drain(None, 0, false, true)), 50_000);
+        assert_eq!(believing(1_000, ms(10), search(0, 0, INITIAL)).limit(), INITIAL);
+        assert_eq!(believing(1_000, ms(10), search(0, 0, 0)).limit(), LEAST, "not what a first search begins with");
+        assert_eq!(limit(drain(None, 0, false, None)), 87_500);
+        assert_eq!(limit(drain(None, 0, false, Some(ms(10)))), 50_000);
     }
 
     #[test]
@@ -539,14 +547,27 @@ mod tests {
         path.round(1_000_000, ms(100));
         path.after(ms(900), 1_000_000, ms(900), 0);
         assert_eq!(path.flight.last, 1_111_111, "900 ms");
-        // It was sent 100 ms after that.
         path.after(ms(2), 1_000_000, ms(802), 0);
-        assert_eq!((path.flight.last, path.flight.bandwidth()), (RATE, RATE));
+        assert_eq!(path.flight.last, 2_532_445, "and 700 ms of the round before are 777,777 bytes in 702 ms");
         path.flight.on_idle(path.order);
         path.now += ms(50);
         path.flight.on_first_sent(path.now, path.order);
         path.after(ms(40), 800_000, ms(10), 0);
         assert_eq!(path.flight.last, 2 * RATE, "it began to be sent when the round began");
+    }
+
+    /// Measured at 2 Mbit/s and 150 ms, where a search had filled the buffer until the kernel lost a packet: bytes, and how long they took and were on their way, in
+    /// milliseconds. What came last had been sent within 62 ms, and was taken for 838 KB/s, which it took 3 s to forget.
+    #[test]
+    fn what_was_sent_in_a_bunch_and_held_up_is_no_more_than_the_path_brings() {
+        let mut path = Rounds::new();
+        for (bytes, time, rtt) in
+            [(64_400, 400, 165), (99_400, 487, 327), (131_600, 601, 353), (131_600, 751, 606), (51_800, 8, 697)]
+        {
+            path.after(ms(time), bytes, ms(rtt), 0);
+        }
+        assert!(path.flight.last < 275_000, "{}", path.flight.last);
+        assert!(path.flight.bandwidth() < 275_000, "{}", path.flight.bandwidth());
     }
 
     #[test]
@@ -569,7 +590,7 @@ mod tests {
         assert_eq!(path.flight.state, search(RATE, 0, grown));
         for without_growth in 1..=3 {
             path.round(1_250_000, ms(100));
-            grown += if without_growth < 3 { 1_250_000 } else { 0 };
+            grown = if without_growth < 3 { (grown + 1_250_000).min(2_500_000) } else { grown };
             assert_eq!(path.flight.state, search(RATE, without_growth, grown), "a quarter is not enough");
         }
         let mut more = Rounds { flight: Flight { state: search(RATE, 1, 0), ..path.flight }, ..path };
@@ -621,12 +642,22 @@ mod tests {
             path.now += ms(100);
             path
         };
-        for (grown, then) in [(INITIAL, 4_000), (INITIAL + 8_000, 4_000), (INITIAL + 8_001, 0)] {
+        for (grown, then) in [(30_000, 70_000), (60_000, 80_000), (80_000, 80_000), (100_000, 100_000)] {
             let mut path = begun(grown);
-            path.part(4_000, ms(100));
-            assert_eq!(path.flight.state, search(0, 0, grown + then));
-            assert_eq!(path.flight.limit(), grown + then);
+            path.part(40_000, ms(100));
+            assert_eq!(path.flight.state, search(0, 0, then));
+            assert_eq!(path.flight.limit(), then);
         }
+        // What could not be grown by yet is not forgotten in this round.
+        let mut path = begun(80_000);
+        path.part(40_000, ms(100));
+        path.part(10_000, ms(100));
+        assert_eq!(path.flight.limit(), 100_000, "twice 50,000");
+        path.part(100_000, ms(100));
+        assert_eq!(path.flight.limit(), 80_000 + 150_000);
+        path.round(0, ms(100));
+        path.part(10, ms(100));
+        assert_eq!(path.flight.not_grown, 10);
         let mut path = begun(INITIAL);
         path.part(2 << 30, ms(100));
         assert_eq!(path.flight.limit(), 1 << 30);
@@ -635,20 +666,28 @@ mod tests {
     #[test]
     fn the_search_grows_and_ends_only_if_half_of_the_limit_is_used() {
         let (half, quiet) = (INITIAL / 2, INITIAL / 2 - 1);
-        for (flying, grown) in [(quiet, INITIAL), (half, INITIAL + 1_000)] {
+        for (bytes, grown) in [(quiet, INITIAL), (half, INITIAL + half)] {
             let mut path = Rounds::new();
             path.flight.on_idle(path.order);
             path.now += ms(100);
+            path.flight.delivered = 100_000;
             let (order, next) = (path.order - 1, path.order);
-            let news = Acknowledged { bytes: 1_000, round_trip: Some(ms(100)), order, next, flying: flying - 1_000 };
+            let news = Acknowledged { bytes, round_trip: Some(ms(100)), order, next, flying: 0 };
             path.flight.on_acknowledged(path.now, news);
-            assert_eq!(path.flight.state, search(0, 0, grown), "{flying}");
+            assert_eq!(path.flight.state, search(0, 0, grown), "{bytes}");
         }
-        for (flying, state) in [(999_999, search(RATE, 3, 0)), (1_000_000, CRUISE)] {
+        for (flying, state) in [(999_999, search(RATE, 3, 1_000_000)), (1_000_000, CRUISE)] {
             let mut path = Rounds::of(believing(RATE, ms(100), search(RATE, 3, 0)));
             path.flight.on_idle(path.order);
-            path.round_with(0, ms(100), flying);
+            path.round_with(1_000_000, ms(100), flying);
             assert_eq!(path.flight.state, state, "{flying} of 2,000,000");
+        }
+        // Four times as long the path could do more than the windows let go, and of that is believed now: a fifth of the limit is twice what it holds.
+        for (flying, searching) in [(1_999_999, true), (2_000_000, false)] {
+            let mut path = Rounds::of(believing(5 * RATE, ms(100), search(5 * RATE, 0, 0)));
+            path.flight.on_idle(path.order);
+            path.round_with(1_380_000, ms(138), flying);
+            assert_eq!(matches!(path.flight.state, State::Search { .. }), searching, "{flying} of 10,000,000");
         }
         // Whoever writes half of what he might, and makes no queue, has not shown what the path can do.
         let mut path = Rounds::of(believing(RATE, ms(100), search(RATE, 0, 0)));
@@ -742,7 +781,7 @@ mod tests {
             flight.doubt(flight.began, 5_000_000, idle);
             (flight.contradicted, flight.state, flight.bandwidth())
         };
-        let (in_doubt, halved) = (drain(None, 0, true, false), 5_000_000);
+        let (in_doubt, halved) = (drain(None, 0, true, None), 5_000_000);
         assert_eq!(doubt(1, us(181_250), false), (0, CRUISE, RATE));
         assert_eq!(doubt(1, us(181_251), false), (2, CRUISE, RATE));
         assert_eq!(doubt(1, us(181_251), true), (0, CRUISE, RATE), "that may have been anything");
@@ -753,7 +792,7 @@ mod tests {
 
     #[test]
     fn a_path_that_was_not_seen_without_a_queue_for_ten_seconds_is_drained() {
-        for (age, state) in [(ms(9_999), CRUISE), (ms(10_000), drain(None, 0, false, false))] {
+        for (age, state) in [(ms(9_999), CRUISE), (ms(10_000), drain(None, 0, false, None))] {
             let mut flight = believing(RATE, ms(100), CRUISE);
             flight.shortest = Some(ms(120));
             flight.doubt(flight.min_rtt_seen + age, RATE, false);
@@ -769,49 +808,62 @@ mod tests {
             assert_eq!(path.flight.state, State::Cruise { rounds });
         }
         path.round(1_000_000, ms(500));
-        assert_eq!(path.flight.state, drain(None, 0, true, false));
+        assert_eq!(path.flight.state, drain(None, 0, true, None));
         assert_eq!(path.flight.limit(), 2_000_000 / 10 * 7 / 8, "what the last round has brought");
     }
 
     #[test]
     fn draining_lasts_two_rounds_and_until_no_more_is_on_its_way_than_may_be() {
-        let mut path = Rounds::of(believing(RATE, ms(100), drain(None, 0, false, false)));
+        let mut path = Rounds::of(believing(RATE, ms(100), drain(None, 0, false, None)));
         path.round_with(10_000, ms(110), 0);
-        assert_eq!(path.flight.state, drain(Some(ms(110)), 1, false, false));
+        assert_eq!(path.flight.state, drain(Some(ms(110)), 1, false, None));
         path.round_with(10_000, ms(105), 875_001);
         path.part(1, ms(120));
-        assert_eq!(path.flight.state, drain(Some(ms(105)), 2, false, false));
+        assert_eq!(path.flight.state, drain(Some(ms(105)), 2, false, None));
         path.round_with(10_000, ms(120), 875_000);
         assert_eq!((path.flight.state, path.flight.min_rtt), (CRUISE, Some(ms(105))));
         assert_eq!(path.flight.min_rtt_seen, path.now);
         assert_eq!(path.flight.bandwidths, [RATE; ROUNDS], "less was brought because less was sent");
-        path.flight.state = drain(None, 0, false, false);
+        path.flight.state = drain(None, 0, false, None);
         path.round(2_400_000, ms(120));
         assert_eq!(path.flight.bandwidth(), 2 * RATE, "but more is more");
         // What was not sent for a while does not hide that the path is full.
-        path.flight.state = drain(Some(ms(120)), 1, false, false);
+        path.flight.state = drain(Some(ms(120)), 1, false, None);
         path.after(ms(100), 2_000_000, ms(20), 0);
-        assert_eq!(path.flight.state, drain(None, 0, false, true));
+        assert_eq!(path.flight.state, drain(None, 0, false, Some(ms(20))));
     }
 
     #[test]
     fn what_draining_shows_decides_how_it_goes_on() {
         let end = |seen, doubted, bandwidth, idle| {
-            let mut flight = believing(RATE, ms(100), drain(Some(seen), 2, doubted, false));
+            let mut flight = believing(RATE, ms(100), drain(Some(seen), 2, doubted, None));
             flight.idle = idle;
             flight.end_drain(flight.began, bandwidth, bandwidth);
             (flight.state, flight.min_rtt, flight.bandwidth())
         };
         let slow = 5_000_000;
         // Within a sixteenth as fast as ever: there is a queue of ours still.
-        assert_eq!(end(ms(99), true, 9_375_001, false), (drain(None, 0, true, true), Some(ms(99)), RATE));
-        assert_eq!(end(ms(200), false, 9_375_001, false), (drain(None, 0, false, true), Some(ms(100)), RATE));
+        assert_eq!(end(ms(99), true, 9_375_001, false), (drain(None, 0, true, Some(ms(99))), Some(ms(99)), RATE));
+        assert_eq!(end(ms(200), false, 9_375_001, false), (drain(None, 0, false, Some(ms(200))), Some(ms(100)), RATE));
         assert_eq!(end(ms(99), true, 9_375_000, false), (CRUISE, Some(ms(99)), RATE));
         assert_eq!(end(ms(99), true, 9_375_001, true), (CRUISE, Some(ms(99)), RATE));
         // Up to a quarter longer it is the same path.
         assert_eq!(end(ms(125), false, slow, false), (CRUISE, Some(ms(125)), RATE));
         assert_eq!(end(ms(125), true, slow, false), (CRUISE, Some(ms(125)), RATE));
-        assert_eq!(end(ms(126), false, slow, false), (drain(None, 0, true, false), Some(ms(100)), slow));
+        assert_eq!(end(ms(126), false, slow, false), (drain(None, 0, true, None), Some(ms(100)), slow));
         assert_eq!(end(ms(126), true, slow, false), (search(0, 0, 875_000), Some(ms(126)), RATE));
+    }
+
+    /// Where half of the path is one packet, each round brings one, at the path's pace. That went on for ever, at three quarters of the rate.
+    #[test]
+    fn draining_goes_on_only_while_round_trips_become_shorter() {
+        let end = |seen| {
+            let mut flight = believing(RATE, ms(16), drain(Some(seen), 2, false, Some(ms(16))));
+            flight.end_drain(flight.began, RATE, RATE);
+            flight.state
+        };
+        assert_eq!(end(us(14_999)), drain(None, 0, false, Some(us(14_999))));
+        assert_eq!(end(ms(15)), CRUISE);
+        assert_eq!(end(ms(16)), CRUISE);
     }
 }
