@@ -516,6 +516,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         test: of("turbotunnel-kcp", "flight", "nothing_makes_it_collapse"),
     },
     Fault {
+        name: "bunches are no reason for more headroom",
+        file: FLIGHT,
+        right: "if bunch > SHORTEST_BUNCH {",
+        wrong: "if bunch > LONGEST_BUNCH * 9 {",
+        test: of("turbotunnel-kcp", "flight", "whatever_a_path_has_gone_through_it_is_full_again"),
+    },
+    Fault {
         name: "a search that the windows hold back never ends",
         file: FLIGHT,
         right: "(self.limit / 2).min((2 * held).max(self.initial));",

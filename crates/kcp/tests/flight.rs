@@ -16,7 +16,7 @@ const fn ms(ms: u64) -> Duration {
 }
 
 /// A bottleneck that loses nothing, with all the buffer that anybody could fill, as a TCP connection has.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Path {
     /// Bytes a second.
     rate: f64,
@@ -352,5 +352,97 @@ fn nothing_makes_it_collapse() {
         bulk.run(ms(30_000));
         bulk.pace = None;
         settle(&mut bulk, "after half a minute with little to say", long);
+    }
+}
+
+/// What a path goes through before it is left alone: anything, in any order, whether or not what came before is over. `FLIGHT_LIVES` is how many lives, `FLIGHT_LIFE` the number
+/// of one that is told step by step.
+#[test]
+fn whatever_a_path_has_gone_through_it_is_full_again() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let lives = match number("FLIGHT_LIFE") {
+        Some(life) => life..life + 1,
+        None => 0..number("FLIGHT_LIVES").unwrap_or(200),
+    };
+    let told = number("FLIGHT_LIFE").is_some();
+    let mut bad = 0;
+    for life in lives {
+        let mut dice = Dice(life);
+        let path = Path::new(dice.between(0.5, 200.0), Duration::from_secs_f64(dice.between(0.0002, 0.15)));
+        let mut bulk = Bulk::new(path);
+        bulk.slow_start = (dice.below(2) == 0).then_some(SLOW_START);
+        for _ in 0..8 {
+            let what = match dice.below(8) {
+                0 => {
+                    bulk.path.rate =
+                        (bulk.path.rate * dice.between(0.05, 20.0)).clamp(0.3 * 125_000.0, 400.0 * 125_000.0);
+                    "another rate"
+                }
+                1 => {
+                    bulk.path.delay = bulk.path.delay.mul_f64(dice.between(0.25, 4.0)).clamp(us(100), ms(300));
+                    "another delay"
+                }
+                2 => {
+                    bulk.path.others = ms(dice.below(300));
+                    "others"
+                }
+                3 => {
+                    bulk.path.others = ms(0);
+                    "no others"
+                }
+                4 => {
+                    bulk.path.grid = ms([0, 0, 5, 20, 50][dice.below(5) as usize]);
+                    "bunches, or none"
+                }
+                5 => {
+                    bulk.frozen_until = bulk.now + ms(dice.below(3_000));
+                    "a pause"
+                }
+                6 => {
+                    bulk.pace = Some((1 + dice.below(3_000) as usize, ms(1 + dice.below(50))));
+                    "little to say"
+                }
+                _ => {
+                    bulk.cut();
+                    "a cut"
+                }
+            };
+            let time = Duration::from_secs_f64(dice.between(0.05, 12.0));
+            let share = bulk.run(time);
+            bulk.pace = None;
+            if told {
+                println!("{what}, {time:?}: {share:.3} of {:?}", bulk.path);
+            }
+        }
+        let round = bulk.path.round_trip() + bulk.path.grid;
+        // What is in the buffer of a path that has become slow has to leave first.
+        bulk.run(3 * bulk.free.saturating_duration_since(bulk.now));
+        bulk.run(ms(14_000) + 60 * round + Duration::from_secs_f64(300_000.0 / bulk.path.rate));
+        let share = bulk.run(ms(8_000) + 10 * round);
+        let most = bulk.path.most_queued() * 3 / 2 + 3 * bulk.path.grid;
+        if share < 0.93 || bulk.queued > most {
+            bad += 1;
+            println!("life {life}: {share:.3} and {:?} of {most:?} in the buffer; {:?}", bulk.queued, bulk.path);
+        }
+    }
+    assert_eq!(bad, 0);
+}
+
+/// The same throws for the same life.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood, 2014).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % sides
+    }
+
+    /// As likely between 1 and 2 as between 10 and 20.
+    fn between(&mut self, least: f64, most: f64) -> f64 {
+        least * (most / least).powf(self.below(1 << 30) as f64 / f64::from(1 << 30))
     }
 }

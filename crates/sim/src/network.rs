@@ -343,7 +343,7 @@ impl Network {
         }
     }
 
-    /// From now on no packet is touched while its connection lives: a sealed one would end of it.
+    /// From now on no packet is touched while its connection lives.
     pub(crate) fn touch_no_packets(&mut self) {
         let untouched = |link| Link { loss: 0, reorder: 0, double: 0, ..link };
         self.wires.iter_mut().for_each(|wire| wire.link = untouched(wire.link));

@@ -428,9 +428,10 @@ impl Sim {
     /// From now on nothing goes wrong that has not begun yet: all dials connect, nothing more happens to carriers, and who sleeps wakes up.
     pub fn calm(&mut self) {
         self.net.calm();
+        // A connection that loses packets goes on to be taken for dead now and then.
+        self.net.touch_no_packets();
         if let Some(keys) = &self.keys {
             keys.calm();
-            self.net.touch_no_packets();
         }
         self.settle();
     }
