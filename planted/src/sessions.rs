@@ -513,19 +513,23 @@ pub(crate) const FAULTS: &[Fault] = &[
         file: FLIGHT,
         right: "seen < before / 16 * 15);",
         wrong: "seen > before / 16 * 15 || seen <= before);",
-        test: of("turbotunnel-kcp", "flight", "nothing_makes_it_collapse"),
+        test: of("turbotunnel-kcp", "lib", "flight::tests::draining_goes_on_only_while_round_trips_become_shorter"),
     },
     Fault {
         name: "bunches are no reason for more headroom",
         file: FLIGHT,
         right: "if bunch > SHORTEST_BUNCH {",
         wrong: "if bunch > LONGEST_BUNCH * 9 {",
-        test: of("turbotunnel-kcp", "flight", "whatever_a_path_has_gone_through_it_is_full_again"),
+        test: of(
+            "turbotunnel-kcp",
+            "lib",
+            "flight::tests::the_headroom_is_larger_than_what_comes_at_once_again_and_again",
+        ),
     },
     Fault {
         name: "a search that the windows hold back never ends",
         file: FLIGHT,
-        right: "(self.limit / 2).min((2 * held).max(self.initial));",
+        right: "(self.limit / 2).min((2 * held).max(self.initial.max(LEAST)));",
         wrong: "(self.limit / 2).max((2 * held).min(self.initial));",
         test: of(
             "turbotunnel-kcp",

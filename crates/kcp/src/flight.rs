@@ -10,8 +10,8 @@
 //! bandwidth   most bytes a second acknowledged in one of the last 5 rounds      (a round: until all is acknowledged that was on its way;
 //!                     where what ends it has waited longer, the round before fills it up to that)
 //! min_rtt     shortest round trip of the last 10 s, but 50 us at least
-//! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most; where acknowledgements come in bunches of more than 10 ms, 5/4 of the
-//!                     largest of the last 5 rounds, 100 ms at most
+//! headroom    what 192 KiB take, but min_rtt at least and 25 ms at most; where acknowledgements come in bunches, 5/4 of the time that the second largest
+//!                     of the last 5 rounds takes, 100 ms at most
 //!
 //! Search      limit = 2 x bandwidth x min_rtt     or Cruise's if that is more, until bandwidth has not grown by a quarter for 3 rounds, or for one and there is
 //!                     a queue; it begins with 64 KiB, after a cut with an eighth of the limit before it, at most 256 KiB, or with three
@@ -19,13 +19,13 @@
 //!                     up to twice what has arrived in the last min_rtt
 //! Cruise      limit = bandwidth x (min_rtt + headroom)
 //! Drain       limit = 7/8 x bandwidth x min_rtt   for two rounds, to see the path without a queue of ours;
-//!             half of it if the path is full all the same, as there still is a queue, and again as long as round trips become shorter by a sixteenth
+//!             1/2 instead of 7/8 if the path is full all the same, as there still is a queue, for as long as round trips become shorter by a sixteenth
 //! ```
 //!
 //! The shape is that of BBR (Cardwell et al., 2016), without its pacing and its gains: the headroom is what probes for more bandwidth (on a path that
 //! has more, the queue it makes does not form, and the next round acknowledges more), and it is a time, because what a small message
-//! waits for beside a bulk transfer is a time. Where a path brings everything in bunches (radio links, some modems) the round trips between them are longer than the
-//! shortest by half of one, so less than that would find nothing, and any bandwidth would do.
+//! waits for beside a bulk transfer is a time. Where a path brings everything in bunches (radio links, some modems) round trips are longer than the shortest one by half of
+//! the time between two bunches. A headroom that is shorter makes no queue, and so finds no bandwidth, at any rate. One bunch alone was a pause.
 //!
 //! What keeps it from collapsing: a path that answers later than the limit explains (`5/4 (min_rtt + headroom) + 25 ms`, three rounds in a row) is not the path
 //! that is believed in. Then what the last round has brought is believed instead, and Drain asks the path: if it answers as fast as ever,
@@ -49,8 +49,8 @@ const HEADROOM: u64 = 192 << 10;
 /// Shorter ones are those of an idle machine's loopback.
 const SHORTEST_RTT: Duration = Duration::from_micros(50);
 const LONGEST_HEADROOM: Duration = Duration::from_millis(25);
-/// Shorter bunches are in the headroom. Longer ones than the longest are pauses.
-const SHORTEST_BUNCH: Duration = Duration::from_millis(10);
+/// Shorter ones come of whose turn it is on this machine.
+const SHORTEST_BUNCH: Duration = Duration::from_millis(2);
 const LONGEST_BUNCH: Duration = Duration::from_millis(100);
 /// A shorter round would measure how acknowledgements come in bunches, and when whose turn it is on this machine.
 const SHORTEST_ROUND: Duration = Duration::from_millis(1);
@@ -75,7 +75,7 @@ enum State {
     Search { best: u64, without_growth: u32, grown: usize },
     /// It is known. In the first two rounds there is still on its way what was sent before that.
     Cruise { rounds: u32 },
-    /// The queue of ours is let run empty; `doubted` is what it came from, and `before` what was seen with less.
+    /// The queue of ours is let run empty; `doubted` is what it came from, and `before` the shortest round trip of the drain before this one.
     Drain { shortest: Option<Duration>, rounds: u32, doubted: bool, before: Option<Duration> },
 }
 
@@ -248,10 +248,10 @@ impl Flight {
     }
 
     /// There was too little to send. While the limit grows it is ahead of whoever writes, for moments: a search goes on with half of it, or with twice what the
-    /// path can hold, as the windows may never let it come to that.
+    /// path can hold, because the windows may never let half of the limit go.
     fn is_idle(&self, flying: usize) -> bool {
         let held = within(self.last, self.min_rtt.unwrap_or_default());
-        let enough = (self.limit / 2).min((2 * held).max(self.initial));
+        let enough = (self.limit / 2).min((2 * held).max(self.initial.max(LEAST)));
         self.idle && !(matches!(self.state, State::Search { .. }) && flying >= enough)
     }
 
@@ -285,15 +285,18 @@ impl Flight {
     fn headroom(&self, min_rtt: Duration) -> Duration {
         let time = Duration::from_nanos(HEADROOM * 1_000_000_000 / self.bandwidth().max(1));
         let time = time.max(min_rtt).min(LONGEST_HEADROOM);
-        let most = self.bunches.into_iter().max().unwrap_or(0).min(MOST as u64);
-        let bunch = Duration::from_nanos(most * 1_000_000_000 / self.bandwidth().max(1));
+        let mut bunches = self.bunches;
+        bunches.sort_unstable();
+        let again = bunches[ROUNDS - 2].min(MOST as u64);
+        let bunch = Duration::from_nanos(again * 1_000_000_000 / self.bandwidth().max(1));
         if bunch > SHORTEST_BUNCH { time.max((bunch * 5 / 4).min(LONGEST_BUNCH)) } else { time }
     }
 
     fn end_round(&mut self, now: Instant, elapsed: Duration, news: Acknowledged) {
         // What waited longer than that came no faster than in that time. Where acknowledgements were held up and came at once, most of it lies in the
         // round before.
-        let waited = news.round_trip.zip(self.min_rtt).map(|(rtt, min)| rtt.saturating_sub(min));
+        let rtt = news.round_trip.or(self.shortest);
+        let waited = rtt.zip(self.min_rtt).map(|(rtt, min)| rtt.saturating_sub(min));
         let time = elapsed.max(waited.unwrap_or_default());
         let before = within(self.last, time - elapsed) as u64;
         let bandwidth = per_second(self.delivered.saturating_add(before), time);
@@ -303,8 +306,8 @@ impl Flight {
         if (!idle && !draining) || bandwidth > before {
             self.bandwidths[self.next] = bandwidth;
             self.next = (self.next + 1) % ROUNDS;
-            self.bunches[self.next] = 0;
         }
+        self.bunches[self.next] = 0;
         match &mut self.state {
             State::Search { best, without_growth, .. } if !idle => {
                 let full =
@@ -374,6 +377,7 @@ impl Flight {
     /// Nothing is believed but what the last round has brought.
     fn drain_in_doubt(&mut self, bandwidth: u64) {
         self.bandwidths = [bandwidth; ROUNDS];
+        self.bunches = [0; ROUNDS];
         self.drain(true);
     }
 
@@ -385,7 +389,7 @@ impl Flight {
     /// `arriving`: what acknowledgements bring while they come, at the path's pace if it is full, whenever that was sent.
     fn end_drain(&mut self, now: Instant, bandwidth: u64, arriving: u64) {
         let State::Drain { shortest: Some(seen), doubted, before, .. } = self.state else { return };
-        // Where half of it is one packet that always comes at the path's pace.
+        // A path half of which is one packet is always full: that one comes at the path's pace.
         let shorter = before.is_none_or(|before| seen < before / 16 * 15);
         if arriving > self.bandwidth() / 16 * 15 && shorter && !self.idle {
             self.min_rtt = self.min_rtt.map(|min| min.min(seen));
@@ -413,7 +417,7 @@ impl Flight {
         let limit = match self.state {
             State::Search { grown, .. } => within(bandwidth, min_rtt + min_rtt.max(self.headroom(min_rtt))).max(grown),
             State::Cruise { .. } => within(bandwidth, min_rtt + self.headroom(min_rtt)),
-            State::Drain { before: None, .. } => within(bandwidth, min_rtt) * 7 / 8,
+            State::Drain { before: None, .. } => within(bandwidth, min_rtt) / 8 * 7,
             State::Drain { before: Some(_), .. } => within(bandwidth, min_rtt) / 2,
         };
         self.limit = limit.clamp(LEAST, MOST);

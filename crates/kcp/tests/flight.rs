@@ -295,7 +295,7 @@ fn round_trips_that_vary_leave_most_of_the_rate() {
         };
         let (before, share) = (varied(&mut bulk), varied(&mut bulk));
         println!("{rate} Mbit/s {delay:?}, up to {most:?} more: {before:.3}, then {share:.3}");
-        assert!(share >= 0.85, "{rate} Mbit/s {delay:?}, up to {most:?} more: {share}");
+        assert!(share >= 0.92, "{rate} Mbit/s {delay:?}, up to {most:?} more: {share}");
     }
 }
 
@@ -323,7 +323,7 @@ fn nothing_makes_it_collapse() {
             let most = bulk.path.most_queued() + bulk.path.grid * 3;
             let share = bulk.run(ms(4_000));
             println!("{rate} Mbit/s {delay:?}, {what}: {share:.3}, {:?}", bulk.queued);
-            assert!(share >= 0.9, "{rate} Mbit/s {delay:?}, {what}: {share}");
+            assert!(share >= 0.93, "{rate} Mbit/s {delay:?}, {what}: {share}");
             assert!(bulk.queued <= most + most / 8, "{rate} Mbit/s {delay:?}, {what}: {:?} in the buffer", bulk.queued);
         };
         // A round trip, and how long what was on its way takes at a tenth of the rate.

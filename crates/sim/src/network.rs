@@ -343,12 +343,20 @@ impl Network {
         }
     }
 
-    /// From now on no packet is touched while its connection lives.
+    /// From now on no packet is touched while its connection lives: a sealed one would end of it.
     pub(crate) fn touch_no_packets(&mut self) {
-        let untouched = |link| Link { loss: 0, reorder: 0, double: 0, ..link };
-        self.wires.iter_mut().for_each(|wire| wire.link = untouched(wire.link));
+        self.change_links(|link| Link { loss: 0, reorder: 0, double: 0, ..link });
+    }
+
+    /// From now on no packet is lost while its connection lives.
+    pub(crate) fn lose_no_packets(&mut self) {
+        self.change_links(|link| Link { loss: 0, ..link });
+    }
+
+    fn change_links(&mut self, change: fn(Link) -> Link) {
+        self.wires.iter_mut().for_each(|wire| wire.link = change(wire.link));
         let mut plan = std::mem::replace(&mut self.link_plan, Box::new(|_| unreachable!("just replaced")));
-        self.link_plan = Box::new(move |number| untouched(plan(number)));
+        self.link_plan = Box::new(move |number| change(plan(number)));
     }
 
     // Time.

@@ -429,9 +429,10 @@ impl Sim {
     pub fn calm(&mut self) {
         self.net.calm();
         // A connection that loses packets goes on to be taken for dead now and then.
-        self.net.touch_no_packets();
+        self.net.lose_no_packets();
         if let Some(keys) = &self.keys {
             keys.calm();
+            self.net.touch_no_packets();
         }
         self.settle();
     }
