@@ -244,7 +244,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "the last word is not noticed",
         file: TUNNEL,
         right: "        // It may have been the last word.\n        self.advance(now);\n",
-        wrong: "        self.update_owed(now);\n        self.note_closing(now);\n",
+        wrong: "        self.update_owed(now);\n",
         test: tokio_half("ends", "a_close_does_not_wait_for_an_answer_to_its_last_word"),
     },
     Fault {
@@ -392,7 +392,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "both ends send keepalives",
         file: ENGINE,
         right: "if self.side == Side::Server && self.peer == PeerKind::Ours {",
-        wrong: "if self.side == Side::Client && self.peer == PeerKind::Ours {",
+        wrong: "if self.side == Side::Server && self.peer == PeerKind::Go {",
         test: rule("idle::an_idle_session_wakes_for_keepalives_only"),
     },
     Fault {
