@@ -302,29 +302,24 @@ fn round_trips_that_vary_leave_most_of_the_rate() {
 /// What happens to a path while a transfer runs, how long it may cost, and what is left in the buffer after that.
 #[test]
 fn nothing_makes_it_collapse() {
-    // Twelve rates from 1 to 800 Mbit/s with thirteen delays were tried when it was written; these are where it had collapsed before, and some more.
-    let paths = [
-        (1.0, [7, 10, 50]),
-        (2.0, [5, 7, 100]),
-        (5.0, [2, 7, 50]),
-        (10.0, [1, 20, 150]),
-        (17.0, [1, 10, 75]),
-        (20.0, [5, 20, 100]),
-        (35.0, [2, 4, 5]),
-        (100.0, [1, 20, 150]),
-        (200.0, [5, 50, 100]),
-        (400.0, [2, 10, 50]),
-    ];
-    for (rate, delay) in paths.into_iter().flat_map(|(rate, delays)| delays.map(|delay| (rate, ms(delay)))) {
+    let mut bad = Vec::new();
+    for (rate, delay) in paths() {
         let path = Path::new(rate, delay);
         let mut bulk = Bulk::new(path);
-        let settle = |bulk: &mut Bulk, what: &str, within: Duration| {
+        let mut settle = |bulk: &mut Bulk, what: &str, within: Duration| {
             bulk.run(within);
-            let most = bulk.path.most_queued() + bulk.path.grid * 3;
+            let mut most = bulk.path.most_queued() + bulk.path.grid * 3;
+            // Three or four large packets are the headroom here, and one more is there for a moment after a look at the path.
+            if what == "one by one again" && [(17.0, ms(10)), (35.0, ms(5))].contains(&(rate, delay)) {
+                most += most / 8;
+            }
             let share = bulk.run(ms(4_000));
-            println!("{rate} Mbit/s {delay:?}, {what}: {share:.3}, {:?}", bulk.queued);
-            assert!(share >= 0.93, "{rate} Mbit/s {delay:?}, {what}: {share}");
-            assert!(bulk.queued <= most + most / 8, "{rate} Mbit/s {delay:?}, {what}: {:?} in the buffer", bulk.queued);
+            let told =
+                format!("{rate} Mbit/s {delay:?}, {what}: {share:.3}, {:?} of {most:?} in the buffer", bulk.queued);
+            println!("{told}");
+            if share < 0.93 || bulk.queued > most {
+                bad.push(told);
+            }
         };
         // A round trip, and how long what was on its way takes at a tenth of the rate.
         let (round, long) = (path.round_trip(), ms(2_000) + 30 * path.round_trip());
@@ -353,6 +348,29 @@ fn nothing_makes_it_collapse() {
         bulk.pace = None;
         settle(&mut bulk, "after half a minute with little to say", long);
     }
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// In Mbit/s, and one way. With `FLIGHT_PATHS` all that were tried when this was written; else those on which it had collapsed, and some more.
+fn paths() -> Vec<(f64, Duration)> {
+    if std::env::var_os("FLIGHT_PATHS").is_some() {
+        let rates = [1.0, 2.0, 5.0, 10.0, 17.0, 20.0, 35.0, 50.0, 100.0, 200.0, 400.0, 800.0];
+        let delays = [1, 2, 4, 5, 7, 10, 15, 20, 35, 50, 75, 100, 150];
+        return rates.into_iter().flat_map(|rate| delays.map(|delay| (rate, ms(delay)))).collect();
+    }
+    let paths: [(f64, &[u64]); 10] = [
+        (1.0, &[7, 10, 50]),
+        (2.0, &[5, 7, 20, 100]),
+        (5.0, &[2, 7, 50]),
+        (10.0, &[1, 20, 150]),
+        (17.0, &[1, 10, 75]),
+        (20.0, &[5, 20, 100]),
+        (35.0, &[2, 4, 5]),
+        (100.0, &[1, 20, 150]),
+        (200.0, &[5, 50, 100]),
+        (400.0, &[2, 10, 50]),
+    ];
+    paths.into_iter().flat_map(|(rate, delays)| delays.iter().map(move |delay| (rate, ms(*delay)))).collect()
 }
 
 /// What a path goes through before it is left alone: anything, in any order, whether or not what came before is over. `FLIGHT_LIVES` is how many lives, `FLIGHT_LIFE` the number
