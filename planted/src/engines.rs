@@ -194,6 +194,27 @@ pub(crate) const FAULTS: &[Fault] = &[
         test: smux("where_many_streams_have_something_waiting_each_may_have_less"),
     },
     Fault {
+        name: "wake every writer as soon as there is room",
+        file: WAKE,
+        right: "if !little && now",
+        wrong: "if !little && false && now",
+        test: of("turbotunnel-smux", "wake", "few_of_a_thousand_writers_have_something_waiting"),
+    },
+    Fault {
+        name: "let writers sleep until few have something to send",
+        file: WAKE,
+        right: " && now.saturating_duration_since(since) < LONGEST {",
+        wrong: " && now >= since {",
+        test: of("turbotunnel-smux", "wake", "on_a_slow_path_nobody_sleeps_long"),
+    },
+    Fault {
+        name: "wait for writers who do not come",
+        file: OUTPUT,
+        right: "self.sleepers.await_none();",
+        wrong: "",
+        test: of("turbotunnel-smux", "wake", "nobody_waits_for_writers_who_do_not_come"),
+    },
+    Fault {
         name: "fin before the last data",
         file: OUTPUT,
         right: "        if stream.send.is_empty() {\n            return self.put_fin(",

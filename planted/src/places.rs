@@ -43,6 +43,7 @@ pub(crate) const SN: &str = "crates/kcp/src/sn.rs";
 pub(crate) const STREAM: &str = "crates/smux/src/stream.rs";
 pub(crate) const SLAB: &str = "crates/smux/src/slab.rs";
 pub(crate) const INPUT: &str = "crates/smux/src/input.rs";
+pub(crate) const WAKE: &str = "crates/smux/src/wake.rs";
 pub(crate) const OUTPUT: &str = "crates/smux/src/output.rs";
 pub(crate) const MUX: &str = "crates/smux/src/mux.rs";
 pub(crate) const ENGINE: &str = "crates/turbotunnel/src/engine.rs";

@@ -73,6 +73,7 @@ mod slab;
 mod stats;
 mod stream;
 mod table;
+mod wake;
 pub mod wire;
 
 pub use config::{ASSUMED_WINDOW, Config, LARGEST_WINDOW};

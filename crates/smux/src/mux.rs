@@ -11,6 +11,7 @@ use crate::quiet::{Moment, QuietClock};
 use crate::stats::Stats;
 use crate::stream::{Fin, Hold, Stream};
 use crate::table::{Key, Table};
+use crate::wake::Sleepers;
 use crate::wire::{StreamId, Version};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// What several streams together are to have waiting to be sent. More of it falls out of the processor's cache before it goes.
 const CACHED: usize = 4 << 20;
 /// A stream may have as much all the same, if that is not beyond [`Config::send_buffer`]: with less its writer is woken for little.
-const LEAST_BUFFER: usize = 64 << 10;
+pub(crate) const LEAST_BUFFER: usize = 64 << 10;
 
 /// Which end of the session this is. It decides the ids of the streams that it opens, nothing else.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -39,6 +40,7 @@ pub enum Event {
     /// A read of this stream gave nothing; now there is data, or the end.
     Readable(StreamId),
     /// A write to this stream took nothing, or [`Mux::room`] was `None`; now there is room (half the buffer, or half of the stream's share), or an error to see.
+    /// Where many streams have something to send, it comes up to 0.1 s later, in turn.
     Writable(StreamId),
     /// The stream's FIN went out with the last [`Mux::poll_transmit`], behind all that was written.
     FinSent(StreamId),
@@ -83,6 +85,7 @@ pub struct Mux {
     scarce: bool,
     pub(crate) input: Input,
     pub(crate) output: Output,
+    pub(crate) sleepers: Sleepers,
     pub(crate) backlog: VecDeque<Key>,
     pub(crate) events: VecDeque<Event>,
     /// Streams with something unsent.
@@ -126,6 +129,7 @@ impl Mux {
             scarce: false,
             input: Input::new(now),
             output: Output::new(now),
+            sleepers: Sleepers::default(),
             backlog: VecDeque::new(),
             events: VecDeque::new(),
             unsent: 0,
@@ -604,6 +608,9 @@ impl Mux {
         stream.counted_reading = reading;
         if !stream.in_turns && stream.has_turn(windows) {
             stream.in_turns = true;
+            if std::mem::take(&mut stream.awaited) {
+                self.sleepers.came();
+            }
             self.output.queue_turn(key);
         }
         if stream.is_over() {
@@ -665,6 +672,7 @@ impl Mux {
         self.arena.trim();
         self.table.trim();
         self.output.trim();
+        self.sleepers.trim();
         self.backlog.shrink_to_fit();
         self.events.shrink_to_fit();
     }

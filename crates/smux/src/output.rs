@@ -106,9 +106,10 @@ impl Mux {
             // Mostly the first frame fills it.
             while end - out.len() >= HEADER_LEN
                 && let Some(&key) = self.output.turns.front()
-                && self.put_turn(key, out, end)
+                && self.put_turn(now, key, out, end)
             {}
         }
+        self.wake_writers(now);
         if self.output.nop_due && out.len() == start && end - start >= HEADER_LEN {
             self.put_header(out, Command::Nop, 0, StreamId::new(0));
             self.stats.keepalives_sent += 1;
@@ -171,7 +172,7 @@ impl Mux {
     }
 
     /// One frame of the stream whose turn it is. `false`: it does not fit.
-    fn put_turn(&mut self, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
+    fn put_turn(&mut self, now: Instant, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
         let room = end - out.len();
         let windows = self.config.version == Version::V2;
         let Some(stream) = self.table.get_mut(key) else {
@@ -202,8 +203,8 @@ impl Mux {
         self.output.turn_bytes += length;
         let again = stream.has_turn(windows);
         stream.in_turns = again;
-        if stream.wants_write {
-            self.wake_writer(key);
+        if stream.wants_write && !stream.asleep {
+            self.queue_writer(key, now);
         }
         if !again || self.output.turn_bytes >= LEAST_TURN.min(self.config.max_frame_size) {
             self.output.next_turn(again);
@@ -214,13 +215,34 @@ impl Mux {
         true
     }
 
-    /// Tells a writer that was turned away that half of what he may have waiting is out.
-    fn wake_writer(&mut self, key: Key) {
+    /// A writer that was turned away may come again: half of what he may have waiting is out.
+    fn queue_writer(&mut self, key: Key, now: Instant) {
         let writable_at = self.writable_at();
         let Some(stream) = self.table.get_mut(key) else { return };
         if stream.send.len() <= writable_at {
-            stream.wants_write = false;
-            self.events.push_back(Event::Writable(stream.id));
+            stream.asleep = true;
+            self.sleepers.push(key, now);
+        }
+    }
+
+    /// Tells those whose turn it is to be woken.
+    fn wake_writers(&mut self, now: Instant) {
+        if self.output.waiting() == 0 {
+            self.sleepers.await_none();
+        }
+        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated, now) {
+            let writable_at = self.writable_at();
+            let Some(stream) = self.table.get_mut(key) else { continue };
+            stream.asleep = false;
+            // He may have come all the same, or have learnt of an error, or closed the stream.
+            if stream.wants_write && stream.send.len() <= writable_at {
+                stream.wants_write = false;
+                if !stream.in_turns {
+                    stream.awaited = true;
+                    self.sleepers.await_one();
+                }
+                self.events.push_back(Event::Writable(stream.id));
+            }
         }
     }
 

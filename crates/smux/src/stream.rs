@@ -90,6 +90,10 @@ pub(crate) struct Stream {
     pub(crate) wants_read: bool,
     pub(crate) wants_write: bool,
     pub(crate) in_turns: bool,
+    /// Its writer is among those that are to be woken.
+    pub(crate) asleep: bool,
+    /// Its writer was woken while it had nothing to send, and it has had nothing since.
+    pub(crate) awaited: bool,
     pub(crate) update_queued: bool,
     /// What the session's sums say of this stream.
     pub(crate) counted_unsent: bool,
@@ -148,6 +152,8 @@ impl Stream {
             wants_read: false,
             wants_write: false,
             in_turns: false,
+            asleep: false,
+            awaited: false,
             update_queued: false,
             counted_unsent: false,
             counted_reading: false,

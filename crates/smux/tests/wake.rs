@@ -1,0 +1,140 @@
+//! Many writers have more than there is room for: which of them is woken, and when.
+
+mod common;
+
+use common::{Pair, events, ms, parse, pattern, read_all};
+use std::collections::HashMap;
+use turbotunnel_smux::{Config, Event, StreamId};
+
+/// What goes at once: a large packet.
+const PACKET: usize = 15_000;
+
+/// Streams whose writers never have enough.
+struct Writers {
+    pair: Pair,
+    bytes: Vec<u8>,
+    /// Written and not sent.
+    waiting: HashMap<StreamId, usize>,
+    all_waiting: usize,
+    received: HashMap<StreamId, usize>,
+}
+
+impl Writers {
+    /// Each has written until it was turned away, and is read from.
+    fn new(streams: usize) -> Self {
+        let config =
+            Config { first_unsent: 48 << 20, first_buffered: 1 << 30, max_buffered: 1 << 30, ..Config::default() };
+        let mut pair = Pair::new(config);
+        let ids: Vec<StreamId> = (0..streams).map(|_| pair.open()).collect();
+        events(&mut pair.server);
+        let waiting = ids.iter().map(|id| (*id, 0)).collect();
+        let received = ids.iter().map(|id| (*id, 0)).collect();
+        let mut writers = Self { pair, bytes: pattern(200_000), waiting, all_waiting: 0, received };
+        for id in ids {
+            writers.write(id);
+            writers.read(id);
+        }
+        writers
+    }
+
+    /// Until it is turned away.
+    fn write(&mut self, id: StreamId) {
+        while let taken @ 1.. = self.pair.client.write(id, &self.bytes).expect("an open stream") {
+            *self.waiting.get_mut(&id).expect("one of ours") += taken;
+            self.all_waiting += taken;
+        }
+    }
+
+    fn read(&mut self, id: StreamId) {
+        let read = read_all(&mut self.pair.server, self.pair.now, id).0.len();
+        *self.received.get_mut(&id).expect("one of ours") += read;
+    }
+
+    /// A packet goes and is read. Of which streams something went, and whose writers are woken.
+    fn packet(&mut self) -> (Vec<StreamId>, Vec<StreamId>) {
+        let mut packet = Vec::new();
+        self.pair.client.poll_transmit(self.pair.now, &mut packet, PACKET);
+        let mut sent = Vec::new();
+        for (header, payload) in parse(&packet) {
+            *self.waiting.get_mut(&header.stream).expect("one of ours") -= payload.len();
+            self.all_waiting -= payload.len();
+            sent.push(header.stream);
+        }
+        self.pair.server.handle_bytes(self.pair.now, &packet).expect("our own frames");
+        for event in events(&mut self.pair.server) {
+            let Event::Readable(id) = event else { panic!("{event:?}") };
+            self.read(id);
+        }
+        let told = events(&mut self.pair.client).into_iter();
+        let woken = told.map(|event| if let Event::Writable(id) = event { id } else { panic!("{event:?}") }).collect();
+        self.pair.down();
+        (sent, woken)
+    }
+}
+
+/// A thousand streams may have 48 KiB each, and what all have then is out of any cache when it goes. Once that is out, it is as much as fewer than 64 streams may have,
+/// and each moves as much as the others.
+#[test]
+fn few_of_a_thousand_writers_have_something_waiting() {
+    let mut writers = Writers::new(1_000);
+    assert!(writers.all_waiting > 40 << 20, "{} bytes", writers.all_waiting);
+    let (beginning, rounds) = (5_000, 60_000);
+    let mut most = 0;
+    for round in 0..rounds {
+        for id in writers.packet().1 {
+            writers.write(id);
+        }
+        if round == beginning {
+            writers.received.values_mut().for_each(|received| *received = 0);
+        }
+        if round > beginning {
+            most = writers.all_waiting.max(most);
+        }
+    }
+    assert!(most <= 4 << 20, "{most} bytes waited");
+    let (least, most) = (writers.received.values().min(), writers.received.values().max());
+    assert!(least >= most.map(|most| most / 3 * 2).as_ref(), "{least:?} to {most:?} bytes");
+}
+
+/// A program that has given its transfers up, or has nothing left to write, does not come when it is called.
+#[test]
+fn nobody_waits_for_writers_who_do_not_come() {
+    let mut writers = Writers::new(300);
+    let comes = |id: StreamId| id.value() % 8 == 1;
+    for round in 0..10_000 {
+        for id in writers.packet().1 {
+            if comes(id) {
+                writers.write(id);
+            }
+        }
+        assert!(round < 5_000 || writers.all_waiting > PACKET, "all was out before those who come were woken");
+    }
+    let received = writers.received.iter().filter(|(id, _)| comes(**id)).map(|(_, received)| *received);
+    assert!(received.clone().min() > Some(1 << 20), "{received:?}");
+}
+
+/// Where a packet takes 10 ms, the turn of all takes seconds. Each writer is woken a tenth of a second after half of what it may have is out, at the latest.
+#[test]
+fn on_a_slow_path_nobody_sleeps_long() {
+    let mut writers = Writers::new(300);
+    let mut due = HashMap::new();
+    let mut longest = ms(0);
+    for _ in 0..6_000 {
+        let (sent, woken) = writers.packet();
+        for id in sent {
+            if writers.waiting[&id] <= 32 << 10 {
+                due.entry(id).or_insert(writers.pair.now);
+            }
+        }
+        for id in woken {
+            let since = due.remove(&id).expect("half of it was out");
+            longest = longest.max(writers.pair.now - since);
+            writers.write(id);
+        }
+        for since in due.values() {
+            assert!(writers.pair.now - *since <= ms(110), "since {:?}", writers.pair.now - *since);
+        }
+        writers.pair.now += ms(10);
+    }
+    assert!(longest >= ms(100), "nobody slept: {longest:?}");
+}
