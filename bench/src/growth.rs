@@ -83,7 +83,7 @@ fn round_trip(setup: &Setup) -> io::Result<Figure> {
 fn streams(setup: &Setup) -> io::Result<Figure> {
     let (mut ours, mut plain) = (Line::ours(), Line::plain());
     for count in [1, 8, 64, 500, 1_000] {
-        let report = rows::here(setup, &["--rows", "streams", "--size", "512MiB", "--streams", &count.to_string()])?;
+        let report = rows::here(setup, &["--rows", "streams", "--size", "2GiB", "--streams", &count.to_string()])?;
         let rate = report.row("streams", "rate", "", Unit::Rate)?;
         ours.points.extend(median(&rate.ours).map(|rate| (f64::from(count), rate)));
         plain.points.extend(median(&rate.plain).map(|rate| (f64::from(count), rate)));

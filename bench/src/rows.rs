@@ -273,7 +273,7 @@ fn long(setup: &Setup) -> io::Result<Vec<Row>> {
 fn slow(setup: &Setup) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     let path = Path::new(Some(20_000_000), Duration::from_millis(40));
-    let (report, cores) = over(setup, &path, 2, &["--rows", "down", "--size", "40MiB"])?;
+    let (report, cores) = over(setup, &path, 1, &["--rows", "down", "--size", "100MiB"])?;
     let mut rate = report.row("down", "rate", "20 Mbit/s at 40 ms", Unit::Rate)?;
     rate = rate.wanted(Wanted::AtLeast(0.95 * 20e6 / 8.0));
     rate.link = Some(cores);
@@ -330,23 +330,31 @@ fn trouble(setup: &Setup) -> io::Result<Vec<Row>> {
 }
 
 fn streams(setup: &Setup) -> io::Result<Vec<Row>> {
-    let one = here(setup, &["--rows", "down", "--size", "1GiB"])?;
-    let one = one.row("down", "rate", "", Unit::Rate)?.ours;
     let mut rows = Vec::new();
     for count in [8, 64, 1000, 4000] {
-        // Thousands again and again would be more than a peer may open in such a time.
-        let rounds = if count > 1000 { "1" } else { "3" };
-        let args = ["--rows", "streams", "--size", "1GiB", "--rounds", rounds, "--streams", &count.to_string()];
-        let report = json(setup.program("turbotunnel").args(["bench", "--json"]).args(args))?;
         let mut rate = Row::new(format!("{count} streams at once; beside: one stream of ours"), Unit::Rate);
-        rate.plain.clone_from(&one);
-        rate.ours = report.row("streams", "rate", "", Unit::Rate)?.ours;
+        let mut share = Row::new("the same, what the last has when the first is done", Unit::Share);
+        let mut beside = Row::new("the same, all together; beside: as many connections of plain TCP", Unit::Rate);
+        // In turn, as a machine may have another speed a minute later.
+        for _ in 0..setup.rounds {
+            let measure = |streams: &str| {
+                let args = ["--rows", "streams", "--size", "4GiB", "--rounds", "1", "--streams", streams];
+                json(setup.program("turbotunnel").args(["bench", "--json"]).args(args))
+            };
+            let (one, many) = (measure("1")?, measure(&count.to_string())?);
+            rate.plain.extend(one.row("streams", "rate", "", Unit::Rate)?.ours);
+            let many_rate = many.row("streams", "rate", "", Unit::Rate)?;
+            rate.ours.extend(&many_rate.ours);
+            beside.ours.extend(many_rate.ours);
+            beside.plain.extend(many_rate.plain);
+            let least = many.row("streams", "least share", "", Unit::Share)?;
+            share.ours.extend(least.ours);
+            share.plain.extend(least.plain);
+        }
         if count <= 1000 {
             rate = rate.wanted(Wanted::RatioAtLeast(0.8));
         }
-        let share =
-            report.row("streams", "least share", "the same, what the last has when the first is done", Unit::Share)?;
-        rows.extend([rate, share.wanted(Wanted::AtLeast(0.5))]);
+        rows.extend([rate, beside, share.wanted(Wanted::AtLeast(0.5))]);
     }
     Ok(rows)
 }

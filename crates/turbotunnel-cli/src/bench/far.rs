@@ -5,6 +5,7 @@
 //!   'e'  send back whatever comes
 //!   'u'  take n bytes, then answer with one
 //!   'd'  send n bytes
+//!   'm'  the same as one of many, from a small buffer
 //!   'c'  answer with the CPU time this process has used, u64 microseconds
 //!   'k'  answer with the public key of this process, 32 bytes: for measuring, so over plain TCP will do
 //! ```
@@ -25,6 +26,8 @@ use crate::process::cpu_time;
 
 /// Moved at once.
 pub(super) const CHUNK: usize = 128 << 10;
+/// The same by one of many: of a thousand buffers of 128 KiB each byte would come from memory, whatever lies between the two ends.
+pub(super) const SMALL_CHUNK: usize = 16 << 10;
 
 /// What is asked of the far end.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,7 @@ pub(super) enum Request {
     Echo,
     Up(u64),
     Down(u64),
+    DownAmongMany(u64),
     Cpu,
     Key,
 }
@@ -42,6 +46,7 @@ impl Request {
             Self::Echo => (b'e', 0),
             Self::Up(n) => (b'u', n),
             Self::Down(n) => (b'd', n),
+            Self::DownAmongMany(n) => (b'm', n),
             Self::Cpu => (b'c', 0),
             Self::Key => (b'k', 0),
         };
@@ -57,6 +62,7 @@ impl Request {
             b'e' => Self::Echo,
             b'u' => Self::Up(n),
             b'd' => Self::Down(n),
+            b'm' => Self::DownAmongMany(n),
             b'c' => Self::Cpu,
             b'k' => Self::Key,
             _ => return None,
@@ -151,7 +157,8 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: PublicKey)
                 take(&mut stream, n).await?;
                 stream.write_all(b"!").await?;
             }
-            Request::Down(n) => give(&mut stream, n).await?,
+            Request::Down(n) => give(&mut stream, n, CHUNK).await?,
+            Request::DownAmongMany(n) => give(&mut stream, n, SMALL_CHUNK).await?,
             Request::Key => stream.write_all(key.as_bytes()).await?,
             Request::Cpu => {
                 let used = u64::try_from(cpu_time(std::process::id()).as_micros()).unwrap_or(u64::MAX);
@@ -175,12 +182,12 @@ pub(super) async fn take(stream: &mut (impl AsyncRead + Unpin), n: u64) -> io::R
     Ok(())
 }
 
-/// Writes `n` bytes.
-pub(super) async fn give(stream: &mut (impl AsyncWrite + Unpin), n: u64) -> io::Result<()> {
-    let buffer = vec![b'x'; CHUNK];
+/// Writes `n` bytes, `chunk` at once.
+pub(super) async fn give(stream: &mut (impl AsyncWrite + Unpin), n: u64, chunk: usize) -> io::Result<()> {
+    let buffer = vec![b'x'; chunk];
     let mut left = n;
     while left > 0 {
-        let part = left.min(CHUNK as u64) as usize;
+        let part = left.min(chunk as u64) as usize;
         stream.write_all(&buffer[..part]).await?;
         left -= part as u64;
     }

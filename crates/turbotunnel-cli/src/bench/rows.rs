@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use turbotunnel::{Session, Stream};
 
-use super::far::{CHUNK, Request, give, take};
+use super::far::{CHUNK, Request, SMALL_CHUNK, give, take};
 use super::trouble;
 use crate::process::cpu_time;
 
@@ -132,7 +132,7 @@ pub(super) struct Load {
 async fn up(way: &Way, size: u64) -> io::Result<Vec<Value>> {
     let mut pipe = way.ask(Request::Up(size)).await?;
     let (cpu, began) = (way.cpu().await?, Instant::now());
-    give(&mut pipe, size).await?;
+    give(&mut pipe, size, CHUNK).await?;
     pipe.read_u8().await?;
     let time = began.elapsed();
     Ok(rates(size, time, way.cpu().await? - cpu))
@@ -167,7 +167,7 @@ async fn echo(way: &Way, size: u64) -> io::Result<Vec<Value>> {
     let (mut from, mut to) = tokio::io::split(pipe);
     let (cpu, began) = (way.cpu().await?, Instant::now());
     let sending = tokio::spawn(async move {
-        give(&mut to, size).await?;
+        give(&mut to, size, CHUNK).await?;
         io::Result::Ok(to)
     });
     take(&mut from, size).await?;
@@ -246,8 +246,8 @@ async fn streams(way: &Way, load: &Load) -> io::Result<Vec<Value>> {
     for (i, mut pipe) in pipes.into_iter().enumerate() {
         let counters = counters.clone();
         all.spawn(async move {
-            pipe.write_all(&Request::Down(each).encode()).await?;
-            let (mut received, mut buffer) = (0, vec![0; CHUNK / 8]);
+            pipe.write_all(&Request::DownAmongMany(each).encode()).await?;
+            let (mut received, mut buffer) = (0, vec![0; SMALL_CHUNK]);
             while received < each {
                 match pipe.read(&mut buffer).await? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
