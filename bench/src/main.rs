@@ -90,6 +90,9 @@ struct OverArgs {
     /// Round trip, ms
     #[arg(long, default_value_t = 0.0)]
     rtt: f64,
+    /// The kernel's congestion control, at both ends; without it, what it uses here
+    #[arg(long)]
+    congestion: Option<String>,
     /// The program
     #[arg(long, default_value = "target/release/turbotunnel")]
     program: String,
@@ -110,6 +113,9 @@ struct TableArgs {
     go: PathBuf,
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// The kernel's congestion control on long and slow paths; without it, what it uses here
+    #[arg(long)]
+    congestion: Option<String>,
     /// All values, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -190,7 +196,7 @@ fn link(args: &LinkArgs) -> io::Result<()> {
 
 fn over(args: &OverArgs) -> io::Result<()> {
     let rate = args.rate.map(|megabits| (megabits * 1e6) as u64);
-    let net = Net::new(&Path::new(rate, Duration::from_secs_f64(args.rtt / 1e3)))?;
+    let net = Net::new(&Path::new(rate, Duration::from_secs_f64(args.rtt / 1e3)), args.congestion.as_deref())?;
     let (_far, server) = (rows::far(&net, &args.program)?, rows::far_address());
     let before = net.cpu();
     let began = std::time::Instant::now();
@@ -202,7 +208,7 @@ fn over(args: &OverArgs) -> io::Result<()> {
 fn table(args: &TableArgs) -> io::Result<()> {
     let groups = if args.groups.is_empty() { &Group::ALL[..] } else { &args.groups };
     let go = fs::exists(&args.go)?.then(|| args.go.clone());
-    let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds };
+    let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds, congestion: args.congestion.clone() };
     println!("| what | plain TCP | Go example | ours | ours / plain | wanted | reached | path's cores |");
     println!("|---|---|---|---|---|---|---|---|");
     let mut all = Vec::new();
@@ -222,12 +228,12 @@ fn table(args: &TableArgs) -> io::Result<()> {
 
 fn draw(args: &ChartArgs) -> io::Result<()> {
     let go = fs::exists(&args.go)?.then(|| args.go.clone());
-    let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds };
+    let setup = Setup { programs: args.programs.clone(), go, rounds: args.rounds, congestion: None };
     fs::write(&args.svg, chart::chart(&setup)?)
 }
 
 fn grow(args: &GrowthArgs) -> io::Result<()> {
-    let setup = Setup { programs: args.programs.clone(), go: None, rounds: args.rounds };
+    let setup = Setup { programs: args.programs.clone(), go: None, rounds: args.rounds, congestion: None };
     fs::write(&args.svg, growth::growth(&setup)?)
 }
 

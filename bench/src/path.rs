@@ -50,7 +50,7 @@ pub(crate) const ADDRESSES: [&str; 2] = ["10.209.0.1", "10.209.0.2"];
 
 impl Net {
     /// Needs root.
-    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path, congestion: Option<&str>) -> io::Result<Self> {
         let id = std::process::id();
         let spaces = [format!("tt{id}a"), format!("tt{id}b")];
         let names = [format!("tun{id}a"), format!("tun{id}b")];
@@ -76,11 +76,13 @@ impl Net {
             ip(&["-n", space, "address", "add", ours, "peer", theirs, "dev", &names[side]])?;
             ip(&["-n", space, "link", "set", &names[side], "up"])?;
             // One round must not learn from another, and buffers must not be what is measured.
-            for setting in [
+            let settings = [
                 "net.ipv4.tcp_no_metrics_save=1",
                 "net.ipv4.tcp_rmem=4096 131072 67108864",
                 "net.ipv4.tcp_wmem=4096 65536 67108864",
-            ] {
+            ];
+            let congestion = congestion.map(|name| format!("net.ipv4.tcp_congestion_control={name}"));
+            for setting in settings.into_iter().chain(congestion.as_deref()) {
                 succeeds(net.command(side, "sysctl").args(["-qw", setting]))?;
             }
         }

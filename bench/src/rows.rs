@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) go: Option<PathBuf>,
     /// How often each is measured.
     pub(crate) rounds: u32,
+    /// The kernel's on paths of our own, if it is to be another than it uses here.
+    pub(crate) congestion: Option<String>,
 }
 
 /// Rows that belong together.
@@ -160,7 +162,7 @@ pub(crate) fn far_address() -> String {
 
 /// The same over a path. Also gives the cores that the path used.
 pub(crate) fn over(setup: &Setup, path: &Path, rounds: u32, args: &[&str]) -> io::Result<(Report, f64)> {
-    let net = Net::new(path)?;
+    let net = Net::new(path, setup.congestion.as_deref())?;
     let (program, server) = (setup.path("turbotunnel"), far_address());
     let _far = far(&net, &program)?;
     let (cpu, began) = (net.cpu(), Instant::now());
