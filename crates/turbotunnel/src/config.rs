@@ -1,5 +1,6 @@
 //! What can be set about a session, and its limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of one end of a session. Every buffer has a limit here; nothing that the peer does goes beyond them.
@@ -101,8 +102,15 @@ impl Default for Config {
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Config {
+    /// As [`Config::normalized`], and the same object if nothing had to be changed: thousands of sessions share it.
+    pub(crate) fn shared(config: impl Into<Arc<Self>>) -> Arc<Self> {
+        let config = config.into();
+        let normalized = Self::clone(&config).normalized();
+        if normalized == *config { config } else { Arc::new(normalized) }
+    }
+
     /// The nearest settings that make sense: times of 1 s to a year, windows within what the wire can say, no buffer of nothing.
-    pub(crate) fn normalized(mut self) -> Self {
+    fn normalized(mut self) -> Self {
         const LARGEST_WINDOW: u32 = 1 << 30;
         for time in [&mut self.time_to_live, &mut self.close_limit].into_iter().chain(&mut self.keepalive) {
             *time = (*time).clamp(Duration::from_secs(1), LONGEST);

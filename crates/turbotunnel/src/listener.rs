@@ -86,7 +86,8 @@ pub struct Listener {
 }
 
 struct Server {
-    config: Config,
+    /// Of all sessions.
+    config: Arc<Config>,
     /// None: the plain mode.
     #[cfg(feature = "secure")]
     gate: Option<Gate>,
@@ -467,7 +468,7 @@ impl ListenerBuilder {
         let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
         let memory = limits.memory.unwrap_or_else(budget::default_limit);
         let server = Server {
-            config: self.config,
+            config: Config::shared(self.config),
             #[cfg(feature = "secure")]
             gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),

@@ -11,6 +11,7 @@ mod end;
 mod told;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kcp::{Resume, Sn};
@@ -45,7 +46,7 @@ const NO_TOKEN: Token = [0; 8];
 
 /// One end of a session. See the [module](self).
 pub struct Tunnel {
-    config: Config,
+    config: Arc<Config>,
     conv: u32,
     engine: Engine,
     path: Path,
@@ -87,8 +88,8 @@ pub struct Tunnel {
 impl Tunnel {
     /// The side that dials. `conv` and `seed` are random; the seed only spreads the pauses between dials.
     #[must_use]
-    pub fn client(now: Instant, config: Config, conv: u32, seed: u64) -> Self {
-        let config = config.normalized();
+    pub fn client(now: Instant, config: impl Into<Arc<Config>>, conv: u32, seed: u64) -> Self {
+        let config = Config::shared(config);
         let mut path = Path::client(now, config.time_to_live, seed);
         // It is asked after a second of silence, and the rest is for the answer.
         path.set_limits(config.max_backoff, config.stall.saturating_sub(crate::silence::PATIENCE));
@@ -100,10 +101,10 @@ impl Tunnel {
         tunnel
     }
 
-    /// The side that is dialled. `conv` is what the client's first packet says ([`opening_conv`]), `token` is random and secret.
+    /// The side that is dialled. A server gives all its sessions one `config`. `conv` is what the client's first packet says ([`opening_conv`]), `token` is random and secret.
     #[must_use]
-    pub fn server(now: Instant, config: Config, conv: u32, token: Token) -> Self {
-        let config = config.normalized();
+    pub fn server(now: Instant, config: impl Into<Arc<Config>>, conv: u32, token: Token) -> Self {
+        let config = Config::shared(config);
         let path = Path::server(now, config.time_to_live);
         let mut tunnel = Self::new(now, Side::Server, config, conv, path);
         // Zeros mean "no token" on the wire.
@@ -111,7 +112,7 @@ impl Tunnel {
         tunnel
     }
 
-    fn new(now: Instant, side: Side, config: Config, conv: u32, mut path: Path) -> Self {
+    fn new(now: Instant, side: Side, config: Arc<Config>, conv: u32, mut path: Path) -> Self {
         path.set_patience(2);
         let first_sn = Sn::new(config.counters.sn);
         Self {

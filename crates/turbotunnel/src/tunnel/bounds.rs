@@ -2,6 +2,7 @@
 //!
 //! How much it may hold is decided further down: [`Config::first_buffered`] and its kin, in smux and the engine.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kcp::Sn;
@@ -28,7 +29,7 @@ impl Tunnel {
     /// Server: the session goes on that has ended with [`SessionError::Abandoned`] ([`Tunnel::embryo`]), or one of which its client cannot tell that it did
     /// not.
     #[must_use]
-    pub fn reborn(now: Instant, config: Config, embryo: Embryo) -> Self {
+    pub fn reborn(now: Instant, config: impl Into<Arc<Config>>, embryo: Embryo) -> Self {
         let mut tunnel = Self::server(now, config, embryo.conv, embryo.token);
         if embryo.opened {
             tunnel.engine.take_opening_for_taken(now);
