@@ -15,6 +15,10 @@ use crate::start;
 const LARGEST_USUAL: u64 = 1500;
 /// The longest payload that a packet can hold. The last one within the budget may exceed it by so much, and so may the one that all others wait for.
 const LARGEST: u64 = 65_535;
+/// What a peer of ours says that it takes (docs/wire.md).
+const LARGEST_PACKET: usize = 16_382;
+/// Payload of a large segment.
+const LARGE: usize = 11 * kcp::PLACE;
 
 /// What a packet that is refused must not touch.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +54,8 @@ pub(crate) struct End {
     next_chunk: Sn,
     read: u64,
     suspended: bool,
+    /// The peer takes large segments.
+    large: bool,
     packet: Vec<u8>,
 }
 
@@ -68,6 +74,7 @@ impl End {
             next_chunk: first,
             read: 0,
             suspended: false,
+            large: false,
             packet: Vec::new(),
         }
     }
@@ -113,7 +120,7 @@ impl End {
     pub(crate) fn fill(&mut self, wanted: usize) {
         let (sn, end) = (self.kcp.fill_sn(), self.kcp.end());
         let (pattern, written) = (self.pattern, self.written);
-        let mss = self.config.mss();
+        let mss = self.most_payload();
         let mut appended = 0;
         let called = self.kcp.fill(|segment, room| {
             assert!((1..=mss).contains(&room) && segment.len() + room <= mss, "{} + {room} bytes", segment.len());
@@ -225,7 +232,8 @@ impl End {
         assert_eq!(packet[..5], *b"stays");
         let made = if made {
             let packet = packet.split_off(5);
-            assert!(packet.len() <= self.config.mtu, "packet of {} bytes", packet.len());
+            let most = if self.large { self.config.mtu.max(LARGEST_PACKET) } else { self.config.mtu };
+            assert!(packet.len() <= most, "packet of {} bytes", packet.len());
             self.check_packet(&packet, acks_only);
             Some(packet)
         } else {
@@ -255,7 +263,7 @@ impl End {
     }
 
     fn check_push(&mut self, sn: Sn, ts: Ts, payload: &[u8]) {
-        assert!((1..=self.config.mss()).contains(&payload.len()), "payload of {} bytes", payload.len());
+        assert!((1..=self.most_payload()).contains(&payload.len()), "payload of {} bytes", payload.len());
         let index = usize::try_from(sn.distance_from(self.una)).expect("sent again although it was acknowledged");
         let sent = if let Some(sent) = self.sent.get_mut(index) {
             assert_eq!(sent.len, payload.len(), "a segment that goes again is the same segment");
@@ -290,6 +298,16 @@ impl End {
     pub(crate) fn set_retransmission(&mut self, mode: Retransmission) {
         self.kcp.set_retransmission(mode);
         self.check();
+    }
+
+    pub(crate) fn allow_large(&mut self) {
+        self.kcp.set_largest_packet(LARGEST_PACKET);
+        self.large = true;
+        self.check();
+    }
+
+    fn most_payload(&self) -> usize {
+        if self.large { LARGE } else { self.config.mss() }
     }
 
     pub(crate) fn announce_at_most(&mut self, segments: u16) {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use kcp::{Resume, Retransmission, Sn};
+use kcp::{Config, Resume, Retransmission, Sn};
 use turbotunnel_sim::pattern::{Pattern, Way};
 
 use crate::kcp_end::End;
@@ -18,6 +18,10 @@ use crate::{ms, start, tell};
 const MOST_PACKETS: usize = 128;
 /// Bytes that each end writes at most: what is left over has to arrive within one run.
 const MOST_BYTES: u64 = 64 << 10;
+/// The same once large segments go: a few of them.
+const MOST_BYTES_LARGE: u64 = 256 << 10;
+/// What a path has to bring before they go, and some more.
+const EARNED: u64 = 640 << 10;
 /// With nothing going wrong everything is delivered within so long, in milliseconds: what is lost then is a new carrier's first question.
 const CALM: u64 = 600_000;
 /// The same towards a window that the first flight overruns: a segment at each timeout of up to a minute.
@@ -90,6 +94,8 @@ struct Pair {
     patterns: [Pattern; 2],
     /// A window that is smaller than what is assumed of a stranger: its first packets may be too many.
     refuses_first: bool,
+    /// Bytes that each end writes at most.
+    most_bytes: [u64; 2],
 }
 
 /// See the [module](self).
@@ -98,19 +104,17 @@ pub fn run(data: &[u8]) {
 }
 
 fn play(u: &mut Unstructured<'_>) -> Result<()> {
-    let now = start();
-    let mode = *u.choose(&[Retransmission::TailProbe, Retransmission::Timeout])?;
+    let probe = Retransmission::TailProbe;
+    let timeout = Retransmission::Timeout;
+    let (mode, large) = *u.choose(&[(probe, false), (timeout, false), (probe, true), (timeout, true)])?;
     let first = config(u)?;
     let mut second = config(u)?;
     (second.initial_sn, second.initial_ts_ms) = (first.initial_sn, second.initial_ts_ms);
-    tell(&(mode, &first, &second));
-    let patterns = [Pattern::new(1, 1, Way::Up), Pattern::new(1, 1, Way::Down)];
-    let late_una = [Sn::new(first.initial_sn); 2];
-    let refuses_first = first.recv_window.min(second.recv_window) < ASSUMED_WINDOW;
-    let mut ends = [End::new(now, 7, first, patterns[0]), End::new(now, 7, second, patterns[1])];
-    ends.iter_mut().for_each(|end| end.set_retransmission(mode));
-    let packets = [VecDeque::new(), VecDeque::new()];
-    let mut pair = Pair { now, ends, packets, late_una, patterns, refuses_first };
+    tell(&(mode, large, &first, &second));
+    let mut pair = Pair::new(mode, first, second);
+    if large {
+        pair.earn_large();
+    }
     let how = *u.choose(&[Resume::Now, Resume::AfterUna, Resume::AfterFirst])?;
     while !u.is_empty() {
         let Ok(op) = u.arbitrary::<Op>() else { break };
@@ -123,14 +127,27 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 impl Pair {
+    fn new(mode: Retransmission, first: Config, second: Config) -> Self {
+        let now = start();
+        let patterns = [Pattern::new(1, 1, Way::Up), Pattern::new(1, 1, Way::Down)];
+        let late_una = [Sn::new(first.initial_sn); 2];
+        let refuses_first = first.recv_window.min(second.recv_window) < ASSUMED_WINDOW;
+        let mut ends = [End::new(now, 7, first, patterns[0]), End::new(now, 7, second, patterns[1])];
+        ends.iter_mut().for_each(|end| end.set_retransmission(mode));
+        let packets = [VecDeque::new(), VecDeque::new()];
+        Self { now, ends, packets, late_una, patterns, refuses_first, most_bytes: [MOST_BYTES; 2] }
+    }
+
     fn apply(&mut self, op: &Op) {
         let now = self.now;
         match *op {
             Op::Write(side, len) => {
-                let most = MOST_BYTES.saturating_sub(self.ends[side].written());
+                let most = self.most_bytes[side].saturating_sub(self.ends[side].written());
                 self.ends[side].write(most.min(len.into()) as usize);
             }
-            Op::Fill(side, wanted) if self.ends[side].written() < MOST_BYTES => self.ends[side].fill(wanted.into()),
+            Op::Fill(side, wanted) if self.ends[side].written() < self.most_bytes[side] => {
+                self.ends[side].fill(wanted.into());
+            }
             Op::Fill(..) => {}
             Op::Read(side, chunks) => {
                 for _ in 0..chunks {
@@ -219,6 +236,32 @@ impl Pair {
         }
     }
 
+    /// A fast path on which nothing goes wrong, until large segments go, if the windows let them.
+    fn earn_large(&mut self) {
+        self.ends.iter_mut().for_each(End::allow_large);
+        for _ in 0..100 {
+            if self.is_done() && self.ends[0].written() == EARNED {
+                break;
+            }
+            for side in [0, 1] {
+                let left = EARNED.saturating_sub(self.ends[side].written());
+                let room = self.ends[side].kcp().room();
+                self.ends[side].write(room.min(left as usize));
+                while self.packets[1 - side].len() < MOST_PACKETS && self.send(side) {}
+            }
+            self.now += ms(1);
+            for side in [0, 1] {
+                self.ends[side].handle_timeout(self.now);
+                self.deliver_all(side);
+                while self.read(side) {}
+            }
+        }
+        for side in [0, 1] {
+            self.late_una[side] = self.ends[1 - side].kcp().rcv_nxt();
+            self.most_bytes[side] = self.ends[side].written() + MOST_BYTES_LARGE;
+        }
+    }
+
     fn is_done(&self) -> bool {
         [0, 1].into_iter().all(|side| {
             let (end, peer) = (&self.ends[side], &self.ends[1 - side]);
@@ -257,6 +300,26 @@ impl Pair {
             assert!(next <= until, "not delivered in time");
             self.now = next.max(self.now);
             self.ends.iter_mut().for_each(|end| end.handle_timeout(self.now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_segments_go_where_they_are_earned() {
+        for (mode, large) in [(Retransmission::TailProbe, true), (Retransmission::Timeout, false)] {
+            let mut pair = Pair::new(mode, Config::default(), Config::default());
+            pair.earn_large();
+            for side in [0, 1] {
+                assert_eq!(pair.ends[side].read_so_far(), EARNED);
+                pair.apply(&Op::Write(side, u16::MAX));
+                assert!(pair.send(side));
+                let packet = pair.packets[1 - side].back().expect("it was sent");
+                assert_eq!(packet.len() > 15_000, large, "{} bytes", packet.len());
+            }
         }
     }
 }
