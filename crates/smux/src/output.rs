@@ -106,10 +106,12 @@ impl Mux {
             // Mostly the first frame fills it.
             while end - out.len() >= HEADER_LEN
                 && let Some(&key) = self.output.turns.front()
-                && self.put_turn(now, key, out, end)
+                && self.put_turn(key, out, end)
             {}
         }
-        self.wake_writers(now);
+        if !self.sleepers.is_empty() {
+            self.wake_writers(now);
+        }
         if self.output.nop_due && out.len() == start && end - start >= HEADER_LEN {
             self.put_header(out, Command::Nop, 0, StreamId::new(0));
             self.stats.keepalives_sent += 1;
@@ -172,7 +174,7 @@ impl Mux {
     }
 
     /// One frame of the stream whose turn it is. `false`: it does not fit.
-    fn put_turn(&mut self, now: Instant, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
+    fn put_turn(&mut self, key: Key, out: &mut Vec<u8>, end: usize) -> bool {
         let room = end - out.len();
         let windows = self.config.version == Version::V2;
         let Some(stream) = self.table.get_mut(key) else {
@@ -204,7 +206,7 @@ impl Mux {
         let again = stream.has_turn(windows);
         stream.in_turns = again;
         if stream.wants_write && !stream.asleep {
-            self.queue_writer(key, now);
+            self.queue_writer(key);
         }
         if !again || self.output.turn_bytes >= LEAST_TURN.min(self.config.max_frame_size) {
             self.output.next_turn(again);
@@ -216,21 +218,22 @@ impl Mux {
     }
 
     /// A writer that was turned away may come again: half of what he may have waiting is out.
-    fn queue_writer(&mut self, key: Key, now: Instant) {
+    fn queue_writer(&mut self, key: Key) {
         let writable_at = self.writable_at();
         let Some(stream) = self.table.get_mut(key) else { return };
         if stream.send.len() <= writable_at {
             stream.asleep = true;
-            self.sleepers.push(key, now);
+            self.sleepers.push(key);
         }
     }
 
     /// Tells those whose turn it is to be woken.
     fn wake_writers(&mut self, now: Instant) {
+        self.sleepers.measure(now, self.stats.bytes_sent);
         if self.output.waiting() == 0 {
             self.sleepers.await_none();
         }
-        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated, now) {
+        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated) {
             let writable_at = self.writable_at();
             let Some(stream) = self.table.get_mut(key) else { continue };
             stream.asleep = false;
