@@ -196,8 +196,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "wake every writer as soon as there is room",
         file: WAKE,
-        right: "if little || !self.fast {",
-        wrong: "if little || !self.fast || self.fast {",
+        right: "if little || !self.fast || due {",
+        wrong: "if little || !self.fast || !due || due {",
         test: of("turbotunnel-smux", "wake", "few_of_a_thousand_writers_have_something_waiting"),
     },
     Fault {
@@ -206,6 +206,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         right: "self.fast = u128",
         wrong: "self.fast |= u128",
         test: of("turbotunnel-smux", "wake", "on_a_slower_path_nobody_sleeps"),
+    },
+    Fault {
+        name: "let a writer sleep for as long as others have enough",
+        file: WAKE,
+        right: "!self.fast || due {",
+        wrong: "!self.fast {",
+        test: of("turbotunnel-smux", "wake", "who_sleeps_has_his_turn_beside_streams_that_never_do"),
     },
     Fault {
         name: "wait for writers who do not come",

@@ -202,6 +202,9 @@ impl Mux {
             return Ok(0);
         }
         self.send_allocated += self.arena.push(&mut stream.send, &bytes[..taken], sizing);
+        if std::mem::take(&mut stream.awaited) {
+            self.sleepers.came();
+        }
         self.settle(key);
         Ok(taken)
     }
@@ -608,9 +611,6 @@ impl Mux {
         stream.counted_reading = reading;
         if !stream.in_turns && stream.has_turn(windows) {
             stream.in_turns = true;
-            if std::mem::take(&mut stream.awaited) {
-                self.sleepers.came();
-            }
             self.output.queue_turn(key);
         }
         if stream.is_over() {

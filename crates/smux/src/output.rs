@@ -233,11 +233,11 @@ impl Mux {
         if self.output.waiting() == 0 {
             self.sleepers.await_none();
         }
-        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated) {
+        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated, self.stats.bytes_sent) {
             let writable_at = self.writable_at();
             let Some(stream) = self.table.get_mut(key) else { continue };
             stream.asleep = false;
-            // He may have come all the same, or have learnt of an error, or closed the stream.
+            // He may have learnt of an error, or closed the stream, or have come all the same.
             if stream.wants_write && stream.send.len() <= writable_at {
                 stream.wants_write = false;
                 if !stream.in_turns {

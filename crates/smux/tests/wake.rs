@@ -27,6 +27,15 @@ struct Writers {
 impl Writers {
     /// Each has written until it was turned away, and is read from.
     fn new(streams: usize) -> Self {
+        let mut writers = Self::open(streams);
+        for id in writers.received.keys().copied().collect::<Vec<_>>() {
+            writers.write(id);
+            writers.read(id);
+        }
+        writers
+    }
+
+    fn open(streams: usize) -> Self {
         let config =
             Config { first_unsent: 48 << 20, first_buffered: 1 << 30, max_buffered: 1 << 30, ..Config::default() };
         let mut pair = Pair::new(config);
@@ -34,12 +43,7 @@ impl Writers {
         events(&mut pair.server);
         let waiting = ids.iter().map(|id| (*id, 0)).collect();
         let received = ids.iter().map(|id| (*id, 0)).collect();
-        let mut writers = Self { pair, bytes: pattern(200_000), waiting, all_waiting: 0, received };
-        for id in ids {
-            writers.write(id);
-            writers.read(id);
-        }
-        writers
+        Self { pair, bytes: pattern(200_000), waiting, all_waiting: 0, received }
     }
 
     /// Until it is turned away.
@@ -134,4 +138,36 @@ fn on_a_slower_path_nobody_sleeps() {
         }
     }
     assert!(slept[0] > 500 && slept[1] == 0, "{slept:?} slept");
+}
+
+/// Three hundred programs that ask and are answered, of which none is ever turned away, always have more than enough waiting. A transfer beside them goes on all the
+/// same.
+#[test]
+fn who_sleeps_has_his_turn_beside_streams_that_never_do() {
+    let mut writers = Writers::open(301);
+    let mut others: Vec<StreamId> = writers.received.keys().copied().collect();
+    let transfer = others.pop().expect("one");
+    let answer = pattern(16_000);
+    writers.write(transfer);
+    for id in writers.received.keys().copied().collect::<Vec<_>>() {
+        writers.read(id);
+    }
+    let mut due = others;
+    let mut woken = 0;
+    for _ in 0..60_000 {
+        for id in due.drain(..) {
+            let taken = writers.pair.client.write(id, &answer).expect("an open stream");
+            assert_eq!(taken, answer.len(), "nobody is turned away");
+            *writers.waiting.get_mut(&id).expect("one of them") += taken;
+            writers.all_waiting += taken;
+        }
+        let (sent, told) = writers.packet(LOOPBACK);
+        due.extend(sent.into_iter().filter(|id| *id != transfer && writers.waiting[id] == 0));
+        for id in told {
+            assert_eq!(id, transfer);
+            writers.write(id);
+            woken += 1;
+        }
+    }
+    assert!(woken > 50, "{woken} times");
 }
