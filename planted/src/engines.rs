@@ -196,8 +196,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "wake every writer as soon as there is room",
         file: WAKE,
-        right: "if little || !self.fast || due {",
-        wrong: "if little || !self.fast || !due || due {",
+        right: "< STREAMS || !self.fast || due {",
+        wrong: "< STREAMS || !self.fast || !due || due {",
         test: of("turbotunnel-smux", "wake", "few_of_a_thousand_writers_have_something_waiting"),
     },
     Fault {
@@ -215,9 +215,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         test: of("turbotunnel-smux", "wake", "who_sleeps_has_his_turn_beside_streams_that_never_do"),
     },
     Fault {
-        name: "wait for writers who do not come",
+        name: "wake a writer who has closed his stream",
         file: OUTPUT,
-        right: "self.sleepers.await_none();",
+        right: "if stream.wants_write && stream.send.len()",
+        wrong: "if stream.send.len()",
+        test: of("turbotunnel-smux", "wake", "who_ends_in_his_sleep_is_not_woken"),
+    },
+    Fault {
+        name: "wait for writers who do not come",
+        file: WAKE,
+        right: "            self.awaited = 0;\n",
         wrong: "",
         test: of("turbotunnel-smux", "wake", "nobody_waits_for_writers_who_do_not_come"),
     },

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// What several streams together are to have waiting to be sent. More of it falls out of the processor's cache before it goes.
 const CACHED: usize = 4 << 20;
 /// A stream may have as much all the same, if that is not beyond [`Config::send_buffer`]: with less its writer is woken for little.
-pub(crate) const LEAST_BUFFER: usize = 64 << 10;
+const LEAST_BUFFER: usize = 64 << 10;
 
 /// Which end of the session this is. It decides the ids of the streams that it opens, nothing else.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

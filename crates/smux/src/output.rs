@@ -230,10 +230,7 @@ impl Mux {
     /// Tells those whose turn it is to be woken.
     fn wake_writers(&mut self, now: Instant) {
         self.sleepers.measure(now, self.stats.bytes_sent);
-        if self.output.waiting() == 0 {
-            self.sleepers.await_none();
-        }
-        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.send_allocated, self.stats.bytes_sent) {
+        while let Some(key) = self.sleepers.pop(self.output.waiting(), self.stats.bytes_sent) {
             let writable_at = self.writable_at();
             let Some(stream) = self.table.get_mut(key) else { continue };
             stream.asleep = false;

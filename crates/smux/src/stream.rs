@@ -92,7 +92,7 @@ pub(crate) struct Stream {
     pub(crate) in_turns: bool,
     /// Its writer is among those that are to be woken.
     pub(crate) asleep: bool,
-    /// Its writer was woken while it had nothing to send, and it has had nothing since.
+    /// Its writer was woken while it had nothing to send, and has not come since.
     pub(crate) awaited: bool,
     pub(crate) update_queued: bool,
     /// What the session's sums say of this stream.

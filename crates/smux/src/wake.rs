@@ -6,18 +6,19 @@
 //!
 //! ```text
 //! asleep --- fewer than STREAMS have something to send or are awaited  --> Event::Writable
-//!        +-- less than BYTES wait or are awaited                       -->
 //!        +-- nothing is left to send                                   -->
 //!        +-- less than FAST moves                                      -->
 //!        +-- SLOWEST bytes have gone since the last was woken          -->
 //! ```
 //!
-//! The second is for streams that have little waiting, of which more fit; the third for writers that are awaited and do not come, and for paths that take at
-//! once what a few have. The next is for all other paths: memory is not what bounds them, and while some sleep the others have more turns. It was tried with a
-//! time that nobody sleeps longer than, instead. With 100 ms, of 200 streams through 20 Mbit/s the last had 0.08 of what the first had, and 0.23 to 0.34 if all were woken at once;
-//! with 20 ms a thousand streams on loopback, of which a turn takes 13 ms, did not get away from where each has something waiting.
+//! The second is for writers that are awaited and do not come, and for paths that take at once what a few have. The third is for all other paths: memory is not
+//! what bounds them, and while some sleep the others have more turns. The last is for streams that are never turned away, with small answers or new ones each time:
+//! they may keep enough waiting for as long as they like.
+//!
+//! Tried instead of the third: a time that nobody sleeps longer than. With 100 ms, of 200 streams through 20 Mbit/s the last had 0.07 to 0.19 of what the first
+//! had, and 0.10 to 0.37 if nobody slept; with 20 ms a thousand streams on loopback, of which a turn takes 13 ms, did not get away from where each has something
+//! waiting.
 
-use crate::mux::LEAST_BUFFER;
 use crate::table::Key;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,16 +27,13 @@ use std::time::{Duration, Instant};
 /// all was out before a writer had come.
 const STREAMS: usize = 32;
 
-/// What they all have waiting, the same.
-const BYTES: usize = STREAMS * LEAST_BUFFER;
+/// Bytes of the session's. Where each that is woken brings 64 KiB, this is never what wakes him.
+const SLOWEST: u64 = 256 << 10;
 
-/// Streams that have never been turned away, with small answers or new ones, may keep so much waiting for as long as they like. Then, too, each sleeper has his turn.
-const SLOWEST: u64 = 4 * LEAST_BUFFER as u64;
+/// Bytes a second of the session's.
+const FAST: u128 = 256_000_000;
 
-/// Bytes a millisecond.
-const FAST: u64 = 256 << 10;
-
-/// Time over which it is measured whether so much moves.
+/// Over which time that is measured.
 const MEASURED: Duration = Duration::from_millis(10);
 
 /// Streams whose writers are to be woken.
@@ -43,7 +41,7 @@ const MEASURED: Duration = Duration::from_millis(10);
 pub(crate) struct Sleepers {
     /// In the order in which they are woken.
     queue: VecDeque<Key>,
-    /// Streams that were woken with nothing to send, and have had nothing since.
+    /// Streams that were woken with nothing to send, and to which nothing was written since.
     awaited: usize,
     /// Bytes that had been sent at that time.
     measured: (Instant, u64),
@@ -71,21 +69,19 @@ impl Sleepers {
         let (since, before) = self.measured;
         let elapsed = now.saturating_duration_since(since);
         if elapsed >= MEASURED {
-            self.fast = u128::from(sent.saturating_sub(before)) >= u128::from(FAST) * elapsed.as_millis();
+            self.fast = u128::from(sent.saturating_sub(before)) * 1_000_000 >= FAST * elapsed.as_micros();
             self.measured = (now, sent);
         }
     }
 
-    /// The next to be woken now, while so many `streams` have something to send, `bytes` wait in all, and so many have been `sent`.
-    pub(crate) fn pop(&mut self, streams: usize, bytes: usize, sent: u64) -> Option<Key> {
+    /// The next to be woken now, while so many `streams` have something to send, and so many bytes have been `sent`.
+    pub(crate) fn pop(&mut self, streams: usize, sent: u64) -> Option<Key> {
         let due = sent.saturating_sub(self.woken_at) >= SLOWEST;
-        if due {
+        if streams == 0 || due {
+            // Those that are awaited have had their time.
             self.awaited = 0;
         }
-        let little = streams == 0
-            || streams.saturating_add(self.awaited) < STREAMS
-            || bytes.saturating_add(self.awaited.saturating_mul(LEAST_BUFFER)) < BYTES;
-        if little || !self.fast || due {
+        if streams.saturating_add(self.awaited) < STREAMS || !self.fast || due {
             self.woken_at = sent;
             return self.queue.pop_front();
         }
@@ -97,12 +93,7 @@ impl Sleepers {
         self.awaited += 1;
     }
 
-    /// Those that are awaited have had their time.
-    pub(crate) fn await_none(&mut self) {
-        self.awaited = 0;
-    }
-
-    /// One that was awaited has something to send.
+    /// The writer of one that was awaited has come.
     pub(crate) fn came(&mut self) {
         self.awaited = self.awaited.saturating_sub(1);
     }

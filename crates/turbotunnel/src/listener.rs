@@ -464,11 +464,12 @@ impl ListenerBuilder {
 
     /// Listens nowhere: connections come from [`Listener::attach`] only.
     pub fn detached(self) -> Listener {
-        let remember_for = self.config.time_to_live;
+        let config = Config::shared(self.config);
+        let remember_for = config.time_to_live;
         let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
         let memory = limits.memory.unwrap_or_else(budget::default_limit);
         let server = Server {
-            config: Config::shared(self.config),
+            config,
             #[cfg(feature = "secure")]
             gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),

@@ -240,7 +240,7 @@ impl Pair {
     fn earn_large(&mut self) {
         self.ends.iter_mut().for_each(End::allow_large);
         for _ in 0..100 {
-            if self.is_done() && self.ends[0].written() == EARNED {
+            if self.is_done() && self.ends.iter().all(|end| end.written() == EARNED) {
                 break;
             }
             for side in [0, 1] {
