@@ -344,6 +344,12 @@ impl Listener {
         }
     }
 
+    /// The limits in force: those that it was built with, less what the process has no descriptors for, and none of them left open.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.server.admission().limits()
+    }
+
     /// Sessions that exist, attached or not.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -466,14 +472,15 @@ impl ListenerBuilder {
     pub fn detached(self) -> Listener {
         let config = Config::shared(self.config);
         let remember_for = config.time_to_live;
-        let limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
-        let memory = limits.memory.unwrap_or_else(budget::default_limit);
+        let mut limits = descriptors::limit().map_or(self.limits, |descriptors| self.limits.within(descriptors));
+        let memory = *limits.memory.get_or_insert_with(budget::default_limit);
+        limits.memory_per_client.get_or_insert(memory / 4);
         let server = Server {
             config,
             #[cfg(feature = "secure")]
             gate: (!self.keys.is_empty()).then(|| Gate::new(self.keys, self.clients, self.route)),
             sessions: SessionMap::new(remember_for),
-            admission: Arc::new(Mutex::new(Admission::new(limits, memory))),
+            admission: Arc::new(Mutex::new(Admission::new(limits))),
             budget: Budget::new(memory),
             shedding: Mutex::new(()),
             nursery: Mutex::new(Nursery::new(limits.embryonic)),

@@ -100,6 +100,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         listeners.push((super::listen(&local.bind, async |at| TcpListener::bind(at).await).await?, want));
     }
     let (up, uplink) = watch::channel(None);
+    line.board.own().set_session(uplink.clone());
     let inlet = Arc::new(Inlet {
         uplink: uplink.clone(),
         plain: args.reach.plain,
@@ -119,7 +120,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         accepting.spawn(inlet::accept(listener, want, inlet.clone()));
     }
     if log.has_footer() {
-        accepting.spawn(status::line::keep(line.board.clone(), uplink.clone(), log.clone()));
+        accepting.spawn(status::line::keep(line.board.clone(), log.clone()));
     }
     service_manager::ready(&format!("session over {}", line.way.address()));
     let borrowing = borrow_ports(&ports.reverse, uplink, &open, line.board.traffic(), &log);
@@ -197,6 +198,7 @@ async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Re
         session = line.connect() => session.map_err(|error| line.failure(&error, None))?,
         failure = signals.at_once() => return Err(failure),
     };
+    line.board.own().set_session(watch::channel(Some(session.clone())).1);
     let (stop, stopped) = oneshot::channel();
     let request = to.map_or(Request::Default, Request::Connect);
     let result = tokio::select! {

@@ -174,8 +174,7 @@ async fn serve(
         }
     }
     if let Some(at) = &args.status {
-        let weighed = Arc::downgrade(&listener);
-        board.weigh_with(move || weighed.upgrade().map_or(0, |listener| listener.stats().memory_now));
+        board.own().set_listener(&listener);
         super::serve_status(at, board, log).await?;
     }
     let outlet = Arc::new(outlet);

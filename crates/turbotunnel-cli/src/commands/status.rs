@@ -72,6 +72,23 @@ fn shown(now: &Snapshot) -> String {
         text::size(now.bytes_received),
         text::size(now.memory),
     );
+    if now.role == "server" {
+        let limit = |n: Option<u64>, shown: fn(u64) -> String| {
+            n.map_or("no limit".to_owned(), |n| format!("at most {}", shown(n)))
+        };
+        let _ = writeln!(
+            lines,
+            "{} so far, {} that belong to no session now; limits: {}, {}",
+            text::count(now.connections, "connection"),
+            now.strangers,
+            limit(now.sessions_limit, |n| text::count(n, "session")),
+            limit(now.memory_limit, text::binary_size),
+        );
+    }
+    if !now.refusals.is_empty() {
+        let all: Vec<_> = now.refusals.iter().map(|(why, n)| format!("{n} {}", why.replace('_', " "))).collect();
+        let _ = writeln!(lines, "not let in: {}", all.join(", "));
+    }
     for session in &now.sessions {
         let contact = match session.waiting_s {
             Some(waiting) => format!("no contact for {}", seconds(waiting)),

@@ -3,9 +3,9 @@
 //! In: the events of sessions, and bytes as they pass. Out: a [`Snapshot`], or the text format of Prometheus. Counting costs an atomic addition; an event costs a lock for a moment.
 //! A session is remembered until it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,11 +13,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::{Deserialize, Serialize};
 use turbotunnel::control::ByeReason;
 use turbotunnel::{CarrierEnd, Event, SessionError, SessionId};
 
+use super::own::{self, Numbers, Own};
 use crate::forward::open::Open;
 
 /// Sessions that a snapshot tells one by one: those that came last.
@@ -35,8 +37,7 @@ struct Inner {
     open: Open,
     metrics: Metrics,
     sessions: Mutex<Sessions>,
-    /// Asks the owner what sessions hold, in bytes.
-    weigh: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
+    own: Own,
     registry: Registry,
 }
 
@@ -67,6 +68,11 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Direction {
     direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 struct Metrics {
@@ -109,6 +115,7 @@ struct Seen {
 
 /// What there is to see at a moment. Times are in seconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Snapshot {
     pub role: String,
     pub version: String,
@@ -125,12 +132,25 @@ pub(crate) struct Snapshot {
     pub bytes_received: u64,
     pub memory: u64,
     pub longest_gap_s: f64,
+    /// Server: connections that came, and those now that belong to no session.
+    pub connections: u64,
+    pub strangers: u64,
+    /// Server: how many were not let in, and why.
+    pub refusals: BTreeMap<String, u64>,
+    /// Server: at most so many, so much; `null`: no limit.
+    pub sessions_limit: Option<u64>,
+    pub memory_limit: Option<u64>,
+    /// Client: smoothed.
+    pub round_trip_s: Option<f64>,
+    /// Client: a spare carrier is ready.
+    pub spare_ready: bool,
     /// Those that came last, newest first.
     pub sessions: Vec<SessionSnapshot>,
 }
 
 /// One session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct SessionSnapshot {
     /// The first 8 digits of its identifier.
     pub id: String,
@@ -181,15 +201,10 @@ impl Board {
             metrics.memory.clone(),
         );
         registry.register_collector(Box::new(Bytes(metrics.traffic.clone())));
-        Self(Arc::new(Inner {
-            began: Instant::now(),
-            role,
-            open,
-            metrics,
-            sessions: Mutex::default(),
-            weigh: OnceLock::new(),
-            registry,
-        }))
+        registry.register("build", "Which program this is", Info::new(Build { version: env!("CARGO_PKG_VERSION") }));
+        let own = Own::default();
+        registry.register_collector(Box::new(own.clone()));
+        Self(Arc::new(Inner { began: Instant::now(), role, open, metrics, sessions: Mutex::default(), own, registry }))
     }
 
     /// Where bytes of streams are counted.
@@ -197,9 +212,9 @@ impl Board {
         &self.0.metrics.traffic
     }
 
-    /// For owners that know what their sessions hold, in bytes. The first one counts.
-    pub(crate) fn weigh_with(&self, weigh: impl Fn() -> usize + Send + Sync + 'static) {
-        let _ = self.0.weigh.set(Box::new(weigh));
+    /// Whose numbers they are, to be set.
+    pub(crate) fn own(&self) -> &Own {
+        &self.0.own
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -269,7 +284,7 @@ impl Board {
                 longest_gap_s: seen.longest_gap.as_secs_f64(),
             }
         });
-        Snapshot {
+        let mut snapshot = Snapshot {
             role: inner.role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             up_s: since(inner.began),
@@ -283,10 +298,13 @@ impl Board {
             packets_resent: inner.metrics.resent.get(),
             bytes_sent: inner.metrics.traffic.sent.get(),
             bytes_received: inner.metrics.traffic.received.get(),
-            memory: inner.weigh.get().map_or(0, |weigh| weigh() as u64),
             longest_gap_s: sessions.longest_gap.as_secs_f64(),
             sessions: shown.collect(),
-        }
+            ..Snapshot::default()
+        };
+        drop(sessions);
+        snapshot.take_own(inner.own.numbers());
+        snapshot
     }
 
     /// How the last dial failed, if none has succeeded since: its number, what was said, and how long until the next.
@@ -312,6 +330,26 @@ impl Board {
     }
 }
 
+impl Snapshot {
+    fn take_own(&mut self, numbers: Option<Numbers>) {
+        let limit = |limit: usize| (limit < usize::MAX).then_some(limit as u64);
+        match numbers {
+            Some(Numbers::Server(stats, limits)) => {
+                self.memory = stats.memory_now as u64;
+                (self.connections, self.strangers) = (stats.connections, stats.strangers_now as u64);
+                self.refusals = own::refusals(&stats);
+                self.sessions_limit = limit(limits.sessions);
+                self.memory_limit = limits.memory.and_then(limit);
+            }
+            Some(Numbers::Client(stats)) => {
+                self.round_trip_s = stats.srtt.map(|srtt| srtt.as_secs_f64());
+                self.spare_ready = stats.spare;
+            }
+            None => {}
+        }
+    }
+}
+
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Board").field(&self.0.role).finish()
@@ -326,7 +364,7 @@ impl prometheus_client::collector::Collector for Bytes {
     fn encode(&self, mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>) -> fmt::Result {
         use prometheus_client::encoding::EncodeMetric;
         let kind = prometheus_client::metrics::MetricType::Counter;
-        let mut family = encoder.encode_descriptor("stream_bytes", "Bytes of streams", None, kind)?;
+        let mut family = encoder.encode_descriptor("stream_bytes", "Bytes of streams.", None, kind)?;
         for (direction, counter) in [("sent", &self.0.sent), ("received", &self.0.received)] {
             counter.encode(family.encode_family(&Direction { direction })?)?;
         }
@@ -428,6 +466,7 @@ mod tests {
         board.traffic().sent.inc_by(1234);
         let text = board.metrics().unwrap();
         for line in [
+            concat!("turbotunnel_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "turbotunnel_sessions{state=\"waiting\"} 1",
             "turbotunnel_sessions_started_total 1",
             "turbotunnel_carriers_lost_total{end=\"fin\"} 1",

@@ -1,14 +1,11 @@
 //! One line on the client's terminal that is rewritten in place, below the log.
 //!
 //! ```text
-//! up 3 h 12 min | carrier 41, 12.0 s old | 40 cuts survived | 2 streams | 1.2 MB/s down 40 kB/s up | rtt 23 ms
+//! up 3 h 12 min | carrier 41, 12.0 s old | 40 cuts survived | 2 streams | 1.2 MB/s down 40 kB/s up | rtt 23 ms | spare ready
 //! no contact for 9.0 s | 2 streams waiting | dial 5 failed: no route to host | next in 1.6 s (SIGHUP: now)
 //! ```
 
 use std::time::Duration;
-
-use tokio::sync::watch;
-use turbotunnel::Session;
 
 use super::board::{Board, Snapshot};
 use crate::log::Log;
@@ -18,7 +15,7 @@ use crate::text;
 const PACE: Duration = Duration::from_millis(500);
 
 /// Keeps the line, until dropped; it is taken away with the log's end.
-pub(crate) async fn keep(board: Board, session: watch::Receiver<Option<Session>>, log: Log) {
+pub(crate) async fn keep(board: Board, log: Log) {
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let (mut sent, mut received) = (0, 0);
@@ -28,17 +25,11 @@ pub(crate) async fn keep(board: Board, session: watch::Receiver<Option<Session>>
         let rate = |now: u64, then: u64| ((now.saturating_sub(then)) as f64 / PACE.as_secs_f64()) as u64;
         let rates = (rate(now.bytes_received, received), rate(now.bytes_sent, sent));
         (sent, received) = (now.bytes_sent, now.bytes_received);
-        let rtt = session.borrow().as_ref().and_then(|session| session.stats().tunnel.srtt);
-        log.set_footer(told(&now, rates, rtt, board.last_failure()));
+        log.set_footer(told(&now, rates, board.last_failure()));
     }
 }
 
-fn told(
-    now: &Snapshot,
-    (down, up): (u64, u64),
-    rtt: Option<Duration>,
-    failed: Option<(u32, String, Duration)>,
-) -> String {
+fn told(now: &Snapshot, (down, up): (u64, u64), failed: Option<(u32, String, Duration)>) -> String {
     let seconds = |s: f64| text::age(Duration::try_from_secs_f64(s).unwrap_or_default());
     let streams = text::count(now.streams, "stream");
     let session = now.sessions.first();
@@ -50,7 +41,8 @@ fn told(
             parts.push(format!("{} survived", text::count(session.cuts, "cut")));
             parts.push(streams);
             parts.push(format!("{}/s down {}/s up", text::size(down), text::size(up)));
-            parts.extend(rtt.map(|rtt| format!("rtt {}", text::age(rtt))));
+            parts.extend(now.round_trip_s.map(|rtt| format!("rtt {}", seconds(rtt))));
+            parts.extend(now.spare_ready.then(|| "spare ready".to_owned()));
         }
         other => {
             parts.push(match other.and_then(|session| session.waiting_s) {
@@ -84,19 +76,22 @@ mod tests {
             cuts: 40,
             ..Default::default()
         };
-        let mut now = Snapshot { streams: 2, sessions: vec![session], ..Snapshot::default() };
+        let mut now =
+            Snapshot { streams: 2, round_trip_s: Some(0.023), sessions: vec![session], ..Snapshot::default() };
         assert_eq!(
-            told(&now, (1_200_000, 40_000), Some(Duration::from_millis(23)), None),
+            told(&now, (1_200_000, 40_000), None),
             "up 3 h 12 min | carrier 41, 12.0 s old | 40 cuts survived | 2 streams | 1.2 MB/s down 40 kB/s up | rtt 23 ms"
         );
+        now.spare_ready = true;
+        assert!(told(&now, (0, 0), None).ends_with("| rtt 23 ms | spare ready"));
         now.sessions[0].carrier = 0;
         now.sessions[0].waiting_s = Some(9.0);
         let failed = Some((5, "no route to host".to_owned(), Duration::from_millis(1600)));
         assert_eq!(
-            told(&now, (0, 0), None, failed),
+            told(&now, (0, 0), failed),
             "no contact for 9.0 s | 2 streams waiting | dial 5 failed: no route to host | next in 1.6 s (SIGHUP: now)"
         );
         now.sessions.clear();
-        assert_eq!(told(&now, (0, 0), None, None), "no session yet | 2 streams waiting");
+        assert_eq!(told(&now, (0, 0), None), "no session yet | 2 streams waiting");
     }
 }

@@ -102,7 +102,6 @@ pub(crate) struct Admission<T> {
     carriers: HashMap<Number, Belongs>,
     sources: HashMap<Source, Neighbours>,
     clients: HashMap<Client, Holding>,
-    memory_per_client: usize,
     /// Sources beyond which the forgettable ones are thrown out.
     tidy_at: usize,
     new_sessions: Option<Bucket>,
@@ -113,10 +112,8 @@ pub(crate) struct Admission<T> {
 impl<T> Admission<T> {
     const TIDY_AT_LEAST: usize = 64;
 
-    /// `memory` is that of all sessions together.
-    pub(crate) fn new(limits: Limits, memory: usize) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            memory_per_client: limits.memory_per_client.unwrap_or(memory / 4),
             limits,
             last: 0,
             strangers: BTreeMap::new(),
@@ -260,7 +257,7 @@ impl<T> Admission<T> {
     }
 
     fn hold(&mut self, client: Client) -> &mut Holding {
-        let memory = self.memory_per_client;
+        let memory = self.limits.memory_per_client.unwrap_or(usize::MAX);
         self.clients.entry(client).or_insert_with(|| Holding { carriers: 0, sessions: 0, budget: Budget::new(memory) })
     }
 
@@ -294,6 +291,10 @@ impl<T> Admission<T> {
 
     fn sessions(&self) -> usize {
         usize::try_from(self.stats.sessions_begun - self.stats.sessions_ended).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -388,7 +389,7 @@ mod tests {
     fn limited(change: impl FnOnce(&mut Limits)) -> Admission<Number> {
         let mut limits = Limits::default();
         change(&mut limits);
-        Admission::new(limits, 1 << 30)
+        Admission::new(limits)
     }
 
     #[test]
