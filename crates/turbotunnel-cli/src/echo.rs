@@ -9,6 +9,8 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use turbotunnel::Stream;
 
+use crate::status::board::Traffic;
+
 const SCRATCH: usize = 64 << 10;
 
 thread_local! {
@@ -16,8 +18,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// Sends back everything until the peer has finished, then finishes too. The bytes are counted.
-pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
+/// Sends back everything until the peer has finished, then finishes too. The bytes are counted, in `traffic` as they pass.
+pub(crate) async fn echo(stream: &mut Stream, traffic: &Traffic) -> io::Result<u64> {
     let mut bytes = 0;
     loop {
         let (n, rest) = poll_fn(|cx| {
@@ -39,8 +41,10 @@ pub(crate) async fn echo(stream: &mut Stream) -> io::Result<u64> {
             stream.shutdown().await?;
             return Ok(bytes);
         }
+        traffic.received.inc_by(n as u64);
         // Another stream may have taken the room.
         stream.write_all(&rest).await?;
+        traffic.sent.inc_by(n as u64);
         bytes += n as u64;
     }
 }
@@ -60,12 +64,15 @@ mod tests {
         let sent = vec![7; 3 * SCRATCH];
         client.write_all(&sent[..1]).await.expect("a session");
         let (mut server, _) = listener.accept().await.expect("a stream");
-        let served = tokio::spawn(async move { echo(&mut server).await });
+        let traffic = Traffic::default();
+        let counted = traffic.clone();
+        let served = tokio::spawn(async move { echo(&mut server, &counted).await });
         let (mut from, mut to) = tokio::io::split(client);
         let mut back = vec![0; sent.len()];
         let (written, read) = tokio::join!(to.write_all(&sent[1..]), from.read_exact(&mut back));
         written.and(read.map(drop)).expect("a session");
         assert_eq!(back, sent);
+        assert_eq!(traffic.received.get(), sent.len() as u64, "counted while the stream lives");
         let session = from.unsplit(to).session().clone();
         assert_eq!(served.await.expect("no panic").expect("no error"), sent.len() as u64);
         drop(session);

@@ -412,7 +412,7 @@ async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {
             // As little as there can be in the task: there can be thousands that do nothing but wait.
             let mut stream = stream;
             tokio::spawn(async move {
-                let outcome = crate::echo::echo(&mut stream).await;
+                let outcome = crate::echo::echo(&mut stream, &outlet.traffic).await;
                 outlet.echoed(outcome, &peer);
                 drop((stream, one));
             });

@@ -31,6 +31,7 @@ use crate::lilbastard::{self, How, Lilbastard, Plan};
 use crate::log::Log;
 use crate::random::SplitMix64;
 use crate::signals::{Signal, Signals};
+use crate::status::board::Traffic;
 use crate::{stdio, text};
 use picture::Screen;
 use story::Book;
@@ -187,7 +188,7 @@ async fn tunnel_to_the_end(
     let cutter = cutter.map_err(trouble)?;
     let echoing = tokio::spawn(async move {
         while let Ok((mut stream, _)) = server.accept().await {
-            tokio::spawn(async move { crate::echo::echo(&mut stream).await });
+            tokio::spawn(async move { crate::echo::echo(&mut stream, &Traffic::default()).await });
         }
     });
     let (carriers, details) = (book.clone(), log.clone());

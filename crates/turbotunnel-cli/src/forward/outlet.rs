@@ -78,20 +78,14 @@ impl Outlet {
         !self.asked && matches!(self.service, Some(Service::Echo))
     }
 
-    /// Counts and tells of a stream that was [only echoed](Outlet::only_echoes).
+    /// Tells of a stream that was [only echoed](Outlet::only_echoes).
     pub(crate) fn echoed(&self, outcome: io::Result<u64>, peer: &Peer) {
         match outcome {
             Ok(bytes) => {
-                self.count_echo(bytes);
                 self.log.detail(format_args!("{peer} ended, {} echoed", text::size(bytes)));
             }
             Err(error) => self.log.detail(format_args!("{peer} ended: {}", reason(&error))),
         }
-    }
-
-    fn count_echo(&self, bytes: u64) {
-        self.traffic.sent.inc_by(bytes);
-        self.traffic.received.inc_by(bytes);
     }
 
     /// Serves one stream to its end, and tells of it in the log.
@@ -131,9 +125,8 @@ impl Outlet {
                 None => return self.refuse(stream, "the server's own target".into(), Code::NotAllowed).await,
                 Some(Service::Echo) => {
                     self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
-                    let echoed = crate::echo::echo(stream).await.map_err(Ended::Request)?;
+                    let echoed = crate::echo::echo(stream, &self.traffic).await.map_err(Ended::Request)?;
                     (moved.up, moved.down) = (echoed, echoed);
-                    self.count_echo(echoed);
                     return Ok("echo".into());
                 }
                 Some(Service::To(target)) => target.clone(),
