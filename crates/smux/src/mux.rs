@@ -357,7 +357,13 @@ impl Mux {
         self.limit(self.config.first_buffered, self.config.max_buffered, self.read)
     }
 
-    /// The same for what is written and not sent.
+    /// Bytes that were written and not sent, of all streams together. It costs a walk over them.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.table.keys().into_iter().filter_map(|key| self.table.get(key)).map(|stream| stream.send.len()).sum()
+    }
+
+    /// The same as [`Mux::recv_limit`] for what is written and not sent.
     fn send_limit(&self) -> usize {
         self.limit(self.config.first_unsent, self.config.max_unsent, self.stats.bytes_sent)
     }

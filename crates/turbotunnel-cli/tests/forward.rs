@@ -619,6 +619,57 @@ fn what_is_broken_off_does_not_look_finished() {
 }
 
 /// The answer that says why comes together with the end of the stream, while there is still something to write.
+/// One of us ends while others are in the middle of what they say, whatever the way: nobody takes that for their end.
+#[cfg(unix)]
+#[test]
+fn who_ends_in_the_middle_breaks_off_at_both_sides() {
+    let (has_heard, heard) = std::sync::mpsc::channel();
+    let (has_ended, ended) = std::sync::mpsc::channel();
+    let listens = target(move |mut connection| {
+        let mut said = [0; 7];
+        connection.read_exact(&mut said).unwrap();
+        has_heard.send(()).unwrap();
+        has_ended.send(connection.read(&mut said).map_err(|error| error.kind())).unwrap();
+    });
+    let broken = Err(io::ErrorKind::ConnectionReset);
+    for (who, signals) in [
+        ("client", &["INT"][..]),
+        ("client", &["TERM"]),
+        ("client", &["TERM", "TERM"]),
+        ("server", &["INT"]),
+        ("server", &["TERM"]),
+        ("server", &["TERM", "TERM"]),
+        ("server", &["KILL"]),
+    ] {
+        let drain = if signals.len() == 1 { "1s" } else { "60s" };
+        let server = Keyed::start(&format!("--to {listens} --drain {drain}"));
+        let (client, at) = client(&format!("{} -L 0 --drain {drain}", server.link), 1);
+        let mut program = connect(&at[0]);
+        program.write_all(b"not all").unwrap();
+        heard.recv_timeout(PATIENCE).unwrap();
+        let running = if who == "client" { &client } else { &server.server };
+        for signal in signals {
+            running.signal(signal);
+        }
+        assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), broken, "the target, {who} {signals:?}");
+        if signals != ["KILL"] {
+            assert_eq!(
+                program.read(&mut [0; 1]).map_err(|error| error.kind()),
+                broken,
+                "the program, {who} {signals:?}"
+            );
+        }
+    }
+
+    let server = Keyed::start(&format!("--to {listens}"));
+    let mut client = turbotunnel(&format!("-q client {}", server.link)).stdin(Stdio::piped()).spawn().unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"not all").unwrap();
+    heard.recv_timeout(PATIENCE).unwrap();
+    assert!(Command::new("kill").args(["-s", "INT", &client.id().to_string()]).status().unwrap().success());
+    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), broken, "of standard input");
+    wait(&mut client);
+}
+
 #[test]
 fn a_refusal_is_told_also_to_who_is_still_writing() {
     let server = Keyed::start("--allow 127.0.0.1:9");
@@ -659,6 +710,15 @@ fn check_walks_the_way_and_cuts_on_purpose() {
         &format!("error: carrier: 127.0.0.1:{nobody}: connection refused"),
     );
     fails(&server.link_at("srever.invalid:1"), "error: name: srever.invalid: ");
+    let output = run(&format!("check {}", server.link_at(&format!("127.0.0.1:{nobody},{}", server.address()))));
+    let (said, told) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(10), "{said}");
+    assert!(said.contains(&format!("127.0.0.1:{nobody}: connection refused  FAILED\n")), "{said}");
+    assert!(
+        said.contains("the stream goes on") && told.starts_with("error: carrier: 1 of 2 addresses"),
+        "{said}{told}"
+    );
+    server.server.line("ended: session ended by the peer (done)");
     let key = run(&format!("keygen {}", server.path("other.key")));
     let wrong = format!("turbotunnel://{}@{}", text(&key.stdout).trim(), server.address());
     fails(&wrong, &format!("error: key: no valid answer from tcp://{}", server.address()));

@@ -43,7 +43,8 @@ pub struct Config {
     /// opens streams is to get no more than 2 MiB. The peer has a limit of its own.
     pub max_streams: usize,
     /// How long [`close`](crate::Tunnel::close) waits for the peer to acknowledge what was sent, without any progress and while a carrier is
-    /// up. Default 10 s.
+    /// up. Default 10 s. It is the same when the last handle is dropped: a peer whose application reads nothing for so long does not get what was
+    /// written beyond its window, and the session ends with [`ClosedUnacknowledged`](crate::SessionError::ClosedUnacknowledged).
     pub close_limit: Duration,
     /// Client: longest pause between dials while the server is out of reach, each shortened by up to a quarter at random. 100 ms to an hour. Default 4 s.
     pub max_backoff: Duration,

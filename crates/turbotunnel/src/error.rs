@@ -13,10 +13,14 @@ pub enum SessionError {
     #[error("session closed")]
     Closed,
     /// This side closed it, but the peer did not acknowledge everything within [`Config::close_limit`](crate::Config::close_limit).
-    #[error("session closed, the peer did not acknowledge the last {unacknowledged} segments")]
+    #[error(
+        "session closed, the peer did not acknowledge the last {unacknowledged} segments, and {unsent} bytes had not been sent"
+    )]
     ClosedUnacknowledged {
-        /// Segments of up to 1,376 bytes that may not have arrived.
+        /// Segments of up to 1,376 bytes, or 15,136 between peers of ours, that were sent and may not have arrived.
         unacknowledged: usize,
+        /// Bytes that were written and never sent, mostly because the peer's application did not read.
+        unsent: usize,
     },
     /// The session's task ended before the session did: the runtime went down, a callback panicked, or [`Tunnel::abort`](crate::Tunnel::abort) was
     /// called. What was not acknowledged may be lost.

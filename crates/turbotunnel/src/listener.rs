@@ -213,15 +213,22 @@ impl Server {
     }
 
     /// Takes what `next` gives, or waits until there is something new.
-    async fn take<T>(&self, next: impl Fn(&Self) -> Option<T>) -> T {
+    async fn take<T>(&self, next: impl Fn(&Self) -> Option<T>) -> io::Result<T> {
         loop {
             // Made before looking: what comes in between is told to it.
             let news = self.news.notified();
             if let Some(next) = next(self) {
-                return next;
+                return Ok(next);
             }
+            self.check_open()?;
             news.await;
         }
+    }
+
+    /// An error once it is closed.
+    fn check_open(&self) -> io::Result<()> {
+        let closed = self.arrivals().is_closed();
+        if closed { Err(io::Error::new(io::ErrorKind::NotConnected, "the listener is closed")) } else { Ok(()) }
     }
 }
 
@@ -244,8 +251,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or the listener is [closed](Listener::close) ([`io::ErrorKind::NotConnected`]).
     pub async fn listen(&self, addr: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+        self.server.check_open()?;
         let tcp = TcpListener::bind(addr).await?;
         let local_addr = tcp.local_addr()?;
         let accepting = tokio::spawn(accept_on(tcp, self.server.clone())).abort_handle();
@@ -268,9 +276,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// None at present; the shape is `TcpListener::accept`'s.
+    /// [`io::ErrorKind::NotConnected`] once the listener is [closed](Listener::close), at once for calls that wait.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        let stream = self.server.take(Server::next_stream).await;
+        let stream = self.server.take(Server::next_stream).await?;
         let peer = Peer { session: stream.session().id(), stream: stream.id() };
         Ok((stream, peer))
     }
@@ -284,18 +292,18 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// None at present.
+    /// As [`Listener::accept`].
     pub async fn accept_session(&self) -> io::Result<Session> {
-        Ok(self.server.take(Server::next_session).await)
+        self.server.take(Server::next_session).await
     }
 
     /// Takes a connection that somebody else has accepted: a WebSocket upgrade, the inside of a TLS connection ... The first thing on it has to be the
-    /// session id. Must be called within a tokio runtime.
+    /// session id. Must be called within a tokio runtime. It is dropped if the listener is [closed](Listener::close).
     pub fn attach(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, from: Option<SocketAddr>) {
         self.server.welcome(io, from);
     }
 
-    /// Ends everything: takes no more connections, tells each peer that its session is over, and returns when the last connection is closed,
+    /// Ends everything: takes no more connections, lets [`Listener::accept`] and [`Listener::accept_session`] return with an error, tells each peer that its session is over, and returns when the last connection is closed,
     /// within two seconds. What was written and is not acknowledged may be lost: let streams end before that. Dropping the call does not stop it.
     pub async fn close(&self) {
         self.stop_accepting();
@@ -308,10 +316,11 @@ impl Listener {
 
     fn stop_accepting(&self) {
         self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|accepting| accepting.abort());
-        // No session begins that nobody can accept.
+        // First, so that whoever comes meanwhile is dismissed or does not get in: no session begins that nobody can accept.
+        let unaccepted = self.server.arrivals().close();
+        self.server.news.notify_waiters();
         let strangers = self.server.admission().dismiss();
         strangers.iter().for_each(AbortHandle::abort);
-        let unaccepted = self.server.arrivals().close();
         drop(unaccepted);
     }
 

@@ -25,7 +25,8 @@ use crate::tunnel::StreamFailure;
 ///   take it ends it.
 /// * `flush` returns at once: nothing is held back.
 /// * A peer that gives the stream up ([`Stream::reset`]) makes calls on it fail with [`io::ErrorKind::ConnectionReset`], once what came has been read.
-/// * Dropping the handle lets go of the stream in good order: what was written is still delivered, what the peer sends is thrown away.
+/// * Dropping the handle lets go of the stream in good order: what was written is still delivered, what the peer sends is thrown away. For a task that may be
+///   dropped in the middle of what it has to say there is [`Stream::set_reset_on_drop`].
 ///
 /// For concurrent reading and writing use [`tokio::io::split`].
 pub struct Stream {
@@ -33,12 +34,13 @@ pub struct Stream {
     id: StreamId,
     /// `shutdown` was called.
     finishing: bool,
+    reset_on_drop: bool,
 }
 
 impl Stream {
     pub(crate) fn new(session: Session, id: StreamId) -> Self {
         session.shared().lock().streams.insert(id, StreamWaiters::default());
-        Self { session, id, finishing: false }
+        Self { session, id, finishing: false, reset_on_drop: false }
     }
 
     /// Connects to a server at `host:port` over TCP with a session of its own, and opens a stream: what `TcpStream::connect` does, but the stream
@@ -84,6 +86,12 @@ impl Stream {
     /// direction that was finished before stays so. A Go peer takes it for an end.
     pub fn reset(self) {
         self.session.shared().with(|state| state.tunnel.reset_stream(now(), self.id));
+    }
+
+    /// Dropping the handle from now on [resets](Stream::reset) the stream, until this is taken back: so that a task that ends in the middle, with an error, because it is aborted or
+    /// because it panics, does not look as if it had said everything. What `SO_LINGER` with a time of 0 is for a TCP connection. [`Session::close`] finishes streams all the same.
+    pub fn set_reset_on_drop(&mut self, reset: bool) {
+        self.reset_on_drop = reset;
     }
 
     /// How many bytes a write takes at once, never 0: who reads no more than that somewhere else holds nothing himself while the peer does not read.
@@ -201,6 +209,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.session.shared().with(|state| {
             state.streams.remove(&self.id);
+            if self.reset_on_drop {
+                state.tunnel.reset_stream(now(), self.id);
+            }
             state.tunnel.close_stream(now(), self.id);
         });
     }

@@ -541,8 +541,12 @@ impl Tunnel {
         self.engine.handle_timeout(now);
         self.path.handle_timeout(now, self.engine.kcp().una());
         if self.close_deadline().is_some_and(|at| now >= at) {
-            let unacknowledged = self.engine.kcp().in_flight();
-            self.end(now, SessionError::ClosedUnacknowledged { unacknowledged });
+            let (una, end) = (self.engine.kcp().una(), self.engine.kcp().end());
+            let unacknowledged = usize::try_from(end.distance_from(una)).unwrap_or_default();
+            let unsent = self.engine.mux().unsent();
+            // Otherwise the peer would wait for a carrier for as long as it keeps sessions.
+            self.say_bye(ByeReason::Shutdown);
+            self.end(now, SessionError::ClosedUnacknowledged { unacknowledged, unsent });
         }
         self.advance(now);
         // Asked last: a carrier that is found silent takes with it what has been due since its last word.

@@ -481,6 +481,48 @@ async fn a_waiting_shutdown_hears_that_the_peer_has_gone() {
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
+/// Everything is let go while the peer reads nothing for longer than a close waits: what was not sent is counted, and the peer is told that this was not all.
+#[tokio::test(start_paused = true)]
+async fn who_closes_while_the_peer_does_not_read_says_how_much_was_lost_and_the_peer_hears_of_it() {
+    let (session, client, mut server) = stuffed_stream().await;
+    drop(client);
+    let error = session.close().await.unwrap_err();
+    assert!(matches!(error, SessionError::ClosedUnacknowledged { unsent: 200_000, .. }), "{error:?}");
+    tokio::time::sleep(SECOND).await;
+    let mut read = Vec::new();
+    let end = tokio::time::timeout(SECOND, server.read_to_end(&mut read)).await.expect("it has been told");
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionAborted, "no orderly end");
+    assert!(read == data(1 << 20), "what was sent is there");
+}
+
+/// A task is aborted in the middle of what it says.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_resets_on_drop_does_not_look_finished() {
+    let listener = Arc::new(Listener::builder().detached());
+    let (session, _) = connect(Session::builder(), &listener, |_| u64::MAX).await;
+    for finished in [false, true] {
+        let mut client = session.open().await.unwrap();
+        client.set_reset_on_drop(true);
+        let saying = tokio::spawn(async move {
+            client.write_all(b"half").await.unwrap();
+            if finished {
+                client.shutdown().await.unwrap();
+            }
+            std::future::pending::<()>().await;
+            drop(client);
+        });
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut said = [0; 4];
+        server.read_exact(&mut said).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        saying.abort();
+        let end = server.read(&mut said).await.map_err(|error| error.kind());
+        assert_eq!(end, if finished { Ok(0) } else { Err(ErrorKind::ConnectionReset) });
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(session.stats().tunnel.streams, 0, "let go");
+}
+
 /// Nothing was thrown away: a peer that goes when it has everything is no reason to fail.
 #[tokio::test(start_paused = true)]
 async fn shutdown_succeeds_when_a_peer_has_gone_that_had_everything() {

@@ -130,6 +130,28 @@ async fn a_listener_that_is_closed_tells_its_peers() {
 }
 
 /// What is still on its way when a session ends comes late, and would begin another one of the same name. It is remembered for its time to live.
+/// It accepts nothing any more, and says so to who waits and to who comes: a client may not believe that its words have arrived somewhere.
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_is_closed_lets_nobody_in_and_nobody_wait() {
+    let listener = Arc::new(Listener::builder().detached());
+    let closed = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotConnected;
+    let waits = tokio::spawn({
+        let listener = listener.clone();
+        async move { listener.accept().await.map(|_| ()) }
+    });
+    tokio::task::yield_now().await;
+    listener.close().await;
+    let told = timeout(MINUTE, waits).await.expect("it does not wait for ever").unwrap();
+    assert!(told.is_err_and(closed));
+    assert!(listener.accept_session().await.is_err_and(closed));
+    assert!(listener.listen("127.0.0.1:0").await.is_err_and(closed));
+
+    let (mut ours, theirs) = tokio::io::duplex(1 << 10);
+    listener.attach(theirs, None);
+    assert_eq!(ours.read(&mut [0]).await.unwrap(), 0, "closed at once");
+    assert_eq!((listener.sessions(), listener.stats().connections), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_first_segment_of_an_ended_session_begins_no_ghost() {
     let listener = Arc::new(Listener::builder().detached());

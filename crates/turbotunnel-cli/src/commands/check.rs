@@ -8,7 +8,8 @@
 //! cut      cut on purpose, resumed after 3 ms, stream goes on  ok
 //! ```
 //!
-//! Each step takes 10 s at most. The first that fails ends it, with code 10, and what the program would say of it.
+//! Each step takes 10 s at most. The first that fails ends it, with code 10, and what the program would say of it. Of several addresses each is tried, and the rest goes over those
+//! that can be reached.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -26,6 +27,7 @@ use turbotunnel_carriers::{Connection, Dialer};
 use crate::args::CheckArgs;
 use crate::failure::{Exit, Failure, plain, reason};
 use crate::forward::inlet::{self, Answered};
+use crate::forward::pump::Side;
 use crate::forward::request::{Code, Request};
 use crate::forward::spec;
 use crate::keys::{self, Way};
@@ -42,10 +44,20 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
     let target = args.target.as_deref().map(|target| spec::one_target("--target", target)).transpose()?;
     let own = args.reach.key.as_deref().map(keys::own_key).transpose()?;
 
+    let all = dialers.len();
+    let mut reached = Vec::new();
     for dialer in dialers.iter() {
-        name(dialer).await?;
-        carrier(dialer).await?;
+        match reach(dialer).await {
+            Ok(()) => reached.push(dialer.clone()),
+            Err(failure) if all == 1 => return Err(failure),
+            Err(failure) => super::print(&format!("{}  FAILED\n", failure.error))?,
+        }
     }
+    if reached.is_empty() {
+        return Err(bad("carrier", "none of the addresses can be reached")
+            .tip("is the server running, and is there a firewall between?"));
+    }
+    let bad_ones = all - reached.len();
 
     let (events, mut news) = mpsc::unbounded_channel();
     let cut = Arc::new(Notify::new());
@@ -63,7 +75,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
     let step = if way.key.is_some() { "key" } else { "session" };
     let on_cut = cut.clone();
     let dial = move |attempt: Attempt| {
-        let dialer = dialers[(attempt.number as usize).wrapping_sub(1) % dialers.len()].clone();
+        let dialer = reached[(attempt.number as usize).wrapping_sub(1) % reached.len()].clone();
         let cut = on_cut.clone();
         async move { dialer.dial().await.map(|connection| Cuttable::new(connection, cut)) }
     };
@@ -77,8 +89,28 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
         None => good(step, format_args!("plain, readable by everybody, up in {up}"))?,
     }
 
-    let mut stream =
-        reach_target(&session, target.map_or(Request::Default, Request::Connect), args.reach.plain).await?;
+    let request = target.map_or(Request::Default, Request::Connect);
+    let outcome = try_out(&session, request, args.reach.plain, &mut news, &cut).await;
+    // Also if it was not well: it would wait for us at the server.
+    let _ = tokio::time::timeout(Duration::from_secs(2), session.close()).await;
+    outcome?;
+    match bad_ones {
+        0 => super::print("All well.\n"),
+        bad_ones => Err(bad("carrier", format_args!("{bad_ones} of {all} addresses cannot be reached"))
+            .tip("a client goes on to the next one; all else is well")),
+    }
+}
+
+/// The target, and a cut on the way to it.
+async fn try_out(
+    session: &Session,
+    request: Request,
+    plain: bool,
+    news: &mut mpsc::UnboundedReceiver<Event>,
+    cut: &Notify,
+) -> Result<(), Failure> {
+    let mut stream = reach_target(session, request, plain).await?;
+    stream.set_break_on_drop(true);
 
     while news.try_recv().is_ok() {}
     cut.notify_waiters();
@@ -100,10 +132,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
     if !alive.await {
         return Err(bad("cut", "the stream did not survive"));
     }
-    good("cut", format_args!("cut on purpose, resumed after {}, the stream goes on", text::age(gap)))?;
-    stream.reset();
-    let _ = tokio::time::timeout(Duration::from_secs(2), session.close()).await;
-    super::print("All well.\n")
+    good("cut", format_args!("cut on purpose, resumed after {}, the stream goes on", text::age(gap)))
 }
 
 fn good(step: &str, found: impl fmt::Display) -> Result<(), Failure> {
@@ -116,6 +145,11 @@ fn bad(step: &str, why: impl fmt::Display) -> Failure {
 
 async fn within<T>(step: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::time::timeout(LIMIT, future).await.map_err(|_| bad(step, "no answer within 10 s"))
+}
+
+async fn reach(dialer: &Dialer) -> Result<(), Failure> {
+    name(dialer).await?;
+    carrier(dialer).await
 }
 
 async fn name(dialer: &Dialer) -> Result<(), Failure> {

@@ -138,6 +138,9 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         Err(failure) => Err(failure),
         Ok(()) => drain(&mut signals, &open, args.drain, &log).await,
     };
+    // Whoever was cut off is told so, at both ends, before the session says goodbye in good order.
+    open.cut();
+    let _ = tokio::time::timeout(HASTY_GOODBYE, open.none()).await;
     let session = up.borrow().clone();
     if let Some(session) = session {
         let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
@@ -267,10 +270,7 @@ async fn carry(
     let (up, down) = (text::size(moved.up), text::size(moved.down));
     let consequence = format!("{up} were sent and {down} came back; what was on its way may be lost");
     match broken {
-        Broken::Connection(error) => {
-            stream.reset();
-            Err(unexpected(program.failed().unwrap_or("cannot read standard input"), &error))
-        }
+        Broken::Connection(error) => Err(unexpected(program.failed().unwrap_or("cannot read standard input"), &error)),
         Broken::Stream(error) => Err(match (inlet::refusal(&error), session_error(&error)) {
             (Some(code), _) => refused(request, code),
             (_, Some(ended)) => line.failure(&ended, Some(&consequence)),

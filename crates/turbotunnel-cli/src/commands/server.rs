@@ -28,6 +28,8 @@ use crate::signals::{Signal, Signals};
 use crate::status::board::Board;
 use crate::text;
 
+/// Clients have so long to be told that the server ends, when it is to end at once.
+const HASTY_GOODBYE: Duration = Duration::from_millis(200);
 /// How long a session lives without contact: with keys nobody but its client can come back to it, so it may wait longer.
 const SECURE_TIMEOUT: Duration = Duration::from_secs(600);
 const PLAIN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -183,7 +185,12 @@ async fn serve(
     tokio::spawn(open_files::watch(Arc::downgrade(&listener), log.clone()));
     service_manager::ready(&format!("listening on {}, {mode}, {does}", listening.join(", ")));
     let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
-    obey_until_end(&mut signals, &reread, &listener, &open, log).await?;
+    let ended = obey_until_end(&mut signals, &reread, &listener, &open, log).await;
+    if ended.is_err() {
+        // At once, but clients hear of it.
+        let _ = tokio::time::timeout(HASTY_GOODBYE, listener.close()).await;
+        return ended;
+    }
 
     service_manager::stopping();
     // New streams are refused in words from now on, and the carriers of the old ones may come and go.

@@ -118,11 +118,14 @@ async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open
     while let Ok(mut stream) = session.accept().await {
         let (borrowed, one, traffic, log) = (borrowed.clone(), open.one(), traffic.clone(), log.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
-                stream.reset();
-                log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
-            }
-            drop(one);
+            let work = async {
+                if let Err(error) = serve_arrival(&mut stream, &borrowed, &traffic, &log).await {
+                    stream.set_reset_on_drop(true);
+                    log.detail(format_args!("a connection from the server ended: {}", reason(&error)));
+                }
+            };
+            one.until_cut(work).await;
+            drop((stream, one));
         });
     }
 }
@@ -143,12 +146,6 @@ async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traff
         }
     };
     stream.write_all(&Answer::new(Code::Done).encode()).await?;
-    match pump(&mut connection, stream, &mut Moved::default(), traffic).await {
-        Ok(()) => Ok(()),
-        Err(Broken::Connection(error)) => Err(error),
-        Err(Broken::Stream(error)) => {
-            outlet::reset(connection);
-            Err(error)
-        }
-    }
+    let pumped = pump(&mut connection, stream, &mut Moved::default(), traffic).await;
+    pumped.map_err(|(Broken::Connection(error) | Broken::Stream(error))| error)
 }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,7 @@ use turbotunnel::{Session, SessionError, Stream};
 
 use super::open::Open;
 use super::outlet;
-use super::pump::{Broken, Moved, pump};
+use super::pump::{Broken, Moved, Side, pump};
 use super::request::{Answer, Code, Request, Target};
 use super::socks;
 use crate::failure::reason;
@@ -69,32 +70,11 @@ pub(crate) async fn accept(listener: TcpListener, want: Want, inlet: Arc<Inlet>)
             }
         };
         outlet::settle(&connection);
-        let (inlet, want, open) = (inlet.clone(), want.clone(), inlet.open.one());
+        let (inlet, want, one) = (inlet.clone(), want.clone(), inlet.open.one());
         tokio::spawn(async move {
-            let log = &inlet.log;
-            let began = Instant::now();
-            let mut moved = Moved::default();
-            let (to, outcome) = inlet.serve(connection, want, &mut moved).await;
-            let (up, down, age) = (text::size(moved.up), text::size(moved.down), text::age(began.elapsed()));
-            match outcome {
-                Ok(()) => log.detail(format_args!("{from} to {to} ended after {age}, {up} up, {down} down")),
-                // A program that has gone knows why.
-                Err(Failed::Program(error)) => {
-                    log.detail(format_args!(
-                        "{from} to {to} went away after {age} ({}), {up} up, {down} down",
-                        reason(&error)
-                    ));
-                }
-                Err(Failed::Socks(error)) => log.info(format_args!("{from}: {error}")),
-                Err(Failed::Target(code)) => log.info(format_args!("{from} to {to}: {code}")),
-                Err(Failed::Stream(error)) => {
-                    log.info(format_args!(
-                        "{from} to {to} was cut after {age}: {}, {up} up, {down} down",
-                        reason(&error)
-                    ));
-                }
-            }
-            drop((place, open));
+            let work = inlet.bring(connection, from, want);
+            one.until_cut(work).await;
+            drop((place, one));
         });
     }
 }
@@ -107,6 +87,30 @@ enum Failed {
 }
 
 impl Inlet {
+    /// One connection to its end, which the log tells of.
+    async fn bring(&self, connection: TcpStream, from: SocketAddr, want: Want) {
+        let log = &self.log;
+        let began = Instant::now();
+        let mut moved = Moved::default();
+        let (to, outcome) = self.serve(connection, want, &mut moved).await;
+        let (up, down, age) = (text::size(moved.up), text::size(moved.down), text::age(began.elapsed()));
+        match outcome {
+            Ok(()) => log.detail(format_args!("{from} to {to} ended after {age}, {up} up, {down} down")),
+            // A program that has gone knows why.
+            Err(Failed::Program(error)) => {
+                log.detail(format_args!(
+                    "{from} to {to} went away after {age} ({}), {up} up, {down} down",
+                    reason(&error)
+                ));
+            }
+            Err(Failed::Socks(error)) => log.info(format_args!("{from}: {error}")),
+            Err(Failed::Target(code)) => log.info(format_args!("{from} to {to}: {code}")),
+            Err(Failed::Stream(error)) => {
+                log.info(format_args!("{from} to {to} was cut after {age}: {}, {up} up, {down} down", reason(&error)));
+            }
+        }
+    }
+
     /// One connection to its end. Where it went is told, too.
     async fn serve(&self, mut connection: TcpStream, want: Want, moved: &mut Moved) -> (String, Result<(), Failed>) {
         let mut socks = false;
@@ -155,10 +159,7 @@ impl Inlet {
         }
         match pump(connection, &mut stream, moved, &self.traffic).await {
             Ok(()) => Ok(()),
-            Err(Broken::Connection(error)) => {
-                stream.reset();
-                Err(Failed::Program(error))
-            }
+            Err(Broken::Connection(error)) => Err(Failed::Program(error)),
             Err(Broken::Stream(error)) => Err(match stream.cause(error).await {
                 error if refusal(&error).is_some() => Failed::Target(refusal(&error).unwrap_or(Code::Failed)),
                 error => Failed::Stream(error),
@@ -236,11 +237,6 @@ impl Answered {
         }
     }
 
-    /// Gives it up ([`Stream::reset`]).
-    pub(crate) fn reset(self) {
-        self.stream.reset();
-    }
-
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(partial) = &mut self.partial {
             let missing = Answer::missing(partial)?;
@@ -261,6 +257,12 @@ impl Answered {
             partial.extend_from_slice(read.filled());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Side for Answered {
+    fn set_break_on_drop(&mut self, on: bool) {
+        self.stream.set_break_on_drop(on);
     }
 }
 

@@ -100,7 +100,6 @@ impl Outlet {
             Err(Ended::Request(error)) => self.log.detail(format_args!("{peer} ended: {}", reason(&error))),
             Err(Ended::Refused(to, code)) => self.log.detail(format_args!("{peer} to {to}: {code}")),
             Err(Ended::Broken(to, broken)) => {
-                stream.reset();
                 let (who, error) = match &broken {
                     Broken::Connection(error) => ("the target", error),
                     Broken::Stream(error) => ("the client", error),
@@ -156,13 +155,7 @@ impl Outlet {
         self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
         match pump(&mut connection, stream, moved, &self.traffic).await {
             Ok(()) => Ok(name),
-            // Neither side is to take that for an end.
-            Err(broken) => {
-                if matches!(broken, Broken::Stream(_)) {
-                    reset(connection);
-                }
-                Err(Ended::Broken(name, broken))
-            }
+            Err(broken) => Err(Ended::Broken(name, broken)),
         }
     }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+use super::pump::Side;
 use crate::stdio::{Stdin, Stdout};
 
 /// Standard input and output as one connection.
@@ -28,6 +29,11 @@ impl Program {
     pub(crate) fn failed(&self) -> Option<&'static str> {
         self.failed
     }
+}
+
+impl Side for Program {
+    /// Who has gone with us has nothing to be told.
+    fn set_break_on_drop(&mut self, _on: bool) {}
 }
 
 impl AsyncRead for Program {

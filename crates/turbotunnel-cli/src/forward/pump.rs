@@ -1,5 +1,8 @@
 //! Bytes between a local connection and a stream, both ways, with the end of each direction carried on its own.
 //!
+//! Until both have ended, whatever becomes of the pump (an error, the end of its task or of the program), each side that is dropped breaks: what was cut off in the middle never looks
+//! complete to who reads it.
+//!
 //! Nothing is held beyond what one side has not taken yet, 64 KiB each way at most, and nothing at all while a direction waits: a thousand idle streams hold no buffers.
 
 use std::cell::RefCell;
@@ -7,9 +10,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use turbotunnel::Stream;
 
 use crate::status::board::Traffic;
 
@@ -38,7 +44,27 @@ pub(crate) enum Broken {
     Stream(io::Error),
 }
 
-/// Copies until both directions have ended and all is delivered. `moved` counts, also when it fails, and `traffic` for all streams together.
+/// A side of a [`pump`].
+pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// Whether dropping it is to be a failure for who is at its other end, and not an orderly end.
+    fn set_break_on_drop(&mut self, on: bool);
+}
+
+impl Side for TcpStream {
+    /// The system does it even when the program is killed. Where it cannot be set it ends in order, and nothing can be done about it.
+    fn set_break_on_drop(&mut self, on: bool) {
+        let _ = socket2::SockRef::from(&*self).set_linger(on.then_some(Duration::ZERO));
+    }
+}
+
+impl Side for Stream {
+    fn set_break_on_drop(&mut self, on: bool) {
+        self.set_reset_on_drop(on);
+    }
+}
+
+/// Copies until both directions have ended and all is delivered. `moved` counts, also when it fails, and `traffic` for all streams together. Both sides break on drop from
+/// now on, but not after `Ok`.
 pub(crate) async fn pump<C, S>(
     connection: &mut C,
     stream: &mut S,
@@ -46,9 +72,11 @@ pub(crate) async fn pump<C, S>(
     traffic: &Traffic,
 ) -> Result<(), Broken>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite + Unpin,
+    C: Side,
+    S: Side,
 {
+    connection.set_break_on_drop(true);
+    stream.set_break_on_drop(true);
     let (mut up, mut down) = (OneWay::default(), OneWay::default());
     poll_fn(|cx| {
         let up_done =
@@ -63,7 +91,10 @@ where
             })?;
         if up_done.is_ready() && down_done.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await
+    .await?;
+    connection.set_break_on_drop(false);
+    stream.set_break_on_drop(false);
+    Ok(())
 }
 
 enum Failed {
@@ -157,7 +188,11 @@ impl OneWay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    impl Side for DuplexStream {
+        fn set_break_on_drop(&mut self, _on: bool) {}
+    }
 
     #[tokio::test]
     async fn each_direction_ends_on_its_own_and_nothing_is_missing() {

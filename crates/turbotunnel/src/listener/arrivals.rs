@@ -150,6 +150,10 @@ impl Arrivals {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Nobody accepts any more: lets go of everything.
     pub(super) fn close(&mut self) -> impl Sized + use<> {
         self.closed = true;

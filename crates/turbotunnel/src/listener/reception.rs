@@ -41,6 +41,10 @@ impl Server {
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         from: Option<SocketAddr>,
     ) {
+        // Nobody could accept what comes on it.
+        if self.check_open().is_err() {
+            return;
+        }
         let (number, goes) = self.admission().arrive(now(), from.map(Source::of));
         goes.iter().for_each(AbortHandle::abort);
         let permit = Permit::new(self.admission.clone(), number);
