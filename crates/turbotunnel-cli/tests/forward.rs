@@ -334,6 +334,26 @@ fn a_wrong_key_is_5_although_the_client_never_gives_up() {
     assert!(said.contains(&format!("error: no valid answer from tcp://{}\n", server.address())), "{said}");
 }
 
+/// A balancer whose server is away takes connections and closes them: that is no wrong key, and the server comes back.
+#[test]
+fn a_balancer_without_a_server_is_no_wrong_key() {
+    let server = Keyed::start("--echo");
+    let behind = server.address().to_owned();
+    let taken = std::sync::atomic::AtomicU32::new(0);
+    let balancer = target(move |connection| {
+        if taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 5 {
+            return;
+        }
+        let there = TcpStream::connect(&behind).unwrap();
+        let (mut from, mut to) = (connection.try_clone().unwrap(), there.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from, &mut to));
+        let _ = io::copy(&mut &there, &mut &connection);
+    });
+    let (client, at) = client(&format!("{} -L 0", server.link_at(&balancer)), 1);
+    client.line("trying on");
+    assert_eq!(there_and_back(connect(&at[0]), b"patience"), b"patience");
+}
+
 /// A port at the server belongs to the client, not to the connection or the process: the same key gets it at once, another does not.
 #[cfg(unix)]
 #[test]
@@ -747,7 +767,8 @@ fn behind_a_balancer_clients_have_their_own_addresses() {
     assert!(output.stdout == sent);
     server.server.line("new, carrier 1 from 203.0.113.7:40000");
     let directly = run(&format!("-q client {} --fail-fast", server.link));
-    assert_eq!(directly.status.code(), Some(5), "{}", text(&directly.stderr));
+    // Nothing is said to him, so he cannot tell it from a server that is away.
+    assert_eq!(directly.status.code(), Some(4), "{}", text(&directly.stderr));
 }
 
 /// "Never" is the default; whoever says a time is taken at his word.

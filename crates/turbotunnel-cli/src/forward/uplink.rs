@@ -43,6 +43,11 @@ impl Line {
     /// # Errors
     /// As `Session::connect`, and [`SessionError::NoValidAnswer`] as soon as that is likely.
     pub(crate) async fn connect(&self) -> Result<Session, SessionError> {
+        self.connect_to(false).await
+    }
+
+    /// `known`: the server has answered before, so the key is right, and who answers nothing valid now is something before it.
+    async fn connect_to(&self, known: bool) -> Result<Session, SessionError> {
         let began = Instant::now();
         // Known before the first event.
         let id = SessionId::random().map_err(|error| SessionError::NeverConnected(error.to_string()))?;
@@ -64,7 +69,7 @@ impl Line {
         };
         let session = tokio::select! {
             session = builder.connect(dial) => session?,
-            () = strangers.notified() => return Err(SessionError::NoValidAnswer),
+            () = strangers.notified(), if !known => return Err(SessionError::NoValidAnswer),
         };
         let (took, server) = (began.elapsed(), self.way.address());
         let fields = [session_field(id), ("server", server.as_str().into()), ("took_s", took.as_secs_f64().into())];
@@ -91,9 +96,11 @@ impl Line {
 
     /// Keeps a session up until that makes no sense any more, and says why. `up` tells of the one that there is.
     pub(crate) async fn keep(&self, up: &watch::Sender<Option<Session>>) -> Failure {
+        let mut known = false;
         loop {
-            match self.connect().await {
+            match self.connect_to(known).await {
                 Ok(session) => {
+                    known = true;
                     up.send_replace(Some(session.clone()));
                     let why = session.closed().await;
                     up.send_replace(None);

@@ -83,15 +83,25 @@ impl<IO: AsyncRead + AsyncWrite> SecureCarrier<IO> {
         let random = InitiatorRandom::generate()?;
         let initiator = Initiator::start(&to.server, &to.own, to.suite, route, &random, &mut out);
         let mut answer = vec![0; initiator.answer_len()];
+        let mut heard = 0;
         let asking = async {
             io.write_all(&out).await?;
             io.flush().await?;
-            io.read_exact(&mut answer).await
+            while heard < answer.len() {
+                match io.read(&mut answer[heard..]).await? {
+                    0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed at once")),
+                    read => heard += read,
+                }
+            }
+            Ok(())
         };
-        match tokio::time::timeout(ANSWER_LIMIT, asking).await {
+        let asked = tokio::time::timeout(ANSWER_LIMIT, asking).await;
+        match asked {
             Err(_) => return Err(no_valid_answer("silence")),
+            // Nobody has said anything that could be wrong: a balancer or a proxy without a server behind it, or one that restarts. A server with another key is silent.
+            Ok(Err(error)) if heard == 0 => return Err(error),
             Ok(Err(_)) => return Err(no_valid_answer("the connection was closed")),
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
         }
         let mut third = Vec::new();
         let established = initiator.handle_answer(&answer, id, &mut third);
