@@ -14,14 +14,17 @@
 //! ```
 //!
 //! A table for each subcommand, and in it the long names of its options; a positional argument has its name in lower case. What is wrong is told with line and column. A setting of
-//! the file is an option's default, so whatever is said elsewhere counts more.
+//! the file is an option's default, so whatever is said elsewhere counts more: also what cannot be used together with it. Two settings of the file that cannot be used together are a
+//! mistake, as on the command line.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Id};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -37,34 +40,51 @@ const MAX_FILE: u64 = 1 << 20;
 /// The file cannot be read, or something in it is wrong.
 pub fn command_line(args: Vec<OsString>) -> Result<Cli, Failure> {
     let mut command = Cli::command();
-    if let Some(path) = config_of(&command, &args) {
-        command = with_file(command, &path)?;
+    // Whatever else is wrong there.
+    if let Ok(said) = command.clone().ignore_errors(true).try_get_matches_from(&args)
+        && let Some(path) = config_of(&said)
+    {
+        command = with_file(command, &path, &Said::of(&said))?;
     }
     let matches = command.clone().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()))
 }
 
-/// The file that the command line or the environment names, whatever else is wrong there.
-fn config_of(command: &Command, args: &[OsString]) -> Option<PathBuf> {
-    let matches = command.clone().ignore_errors(true).try_get_matches_from(args).ok()?;
+/// What the command line and the environment say to a subcommand: its name, and its arguments.
+#[derive(Default)]
+struct Said(String, HashSet<Id>);
+
+impl Said {
+    fn of(matches: &ArgMatches) -> Self {
+        let Some((name, matches)) = matches.subcommand() else { return Self::default() };
+        let said = |id: &&Id| {
+            let source = matches.value_source(id.as_str());
+            matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        };
+        Self(name.to_owned(), matches.ids().filter(said).cloned().collect())
+    }
+}
+
+/// The file that the command line or the environment names.
+fn config_of(matches: &ArgMatches) -> Option<PathBuf> {
     let of_subcommand = matches.subcommand().and_then(|(_, matches)| matches.try_get_one::<PathBuf>("config").ok()?);
     of_subcommand.or(matches.try_get_one("config").ok()?).cloned()
 }
 
-fn with_file(command: Command, path: &Path) -> Result<Command, Failure> {
+fn with_file(command: Command, path: &Path, said: &Said) -> Result<Command, Failure> {
     let cannot = |why: String| Failure::new(Exit::Usage, format!("cannot read {}: {why}", path.display()));
     let size = std::fs::metadata(path).map_err(|error| cannot(reason(&error)))?.len();
     if size > MAX_FILE {
         return Err(cannot("too long for a file with settings".into()));
     }
     let text = std::fs::read_to_string(path).map_err(|error| cannot(reason(&error)))?;
-    with_settings(command, &text, &path.display().to_string())
+    with_settings(command, &text, &path.display().to_string(), said)
 }
 
 /// Where something is wrong, and what.
 struct Wrong(Range<usize>, String);
 
-fn with_settings(mut command: Command, text: &str, name: &str) -> Result<Command, Failure> {
+fn with_settings(mut command: Command, text: &str, name: &str, said: &Said) -> Result<Command, Failure> {
     let told = |Wrong(at, what): Wrong| {
         let before = &text[..at.start.min(text.len())];
         let line = before.matches('\n').count() + 1;
@@ -77,25 +97,29 @@ fn with_settings(mut command: Command, text: &str, name: &str) -> Result<Command
         let name = key.get_ref().as_ref();
         match (value.get_ref(), command.find_subcommand(name).cloned()) {
             (DeValue::Table(settings), Some(mut subcommand)) => {
+                let mut set = Vec::new();
                 for (key, value) in settings {
-                    subcommand = with_setting(subcommand, key, value).map_err(told)?;
+                    let more = if said.0 == name { &said.1 } else { &HashSet::new() };
+                    subcommand = with_setting(subcommand, key, value, more, &mut set).map_err(told)?;
                 }
                 command = command.mut_subcommand(name, |_| subcommand);
             }
             (DeValue::Table(_), None) => {
                 return Err(told(Wrong(key.span(), format!("there is no subcommand {name:?}"))));
             }
-            _ => command = with_setting(command, key, value).map_err(told)?,
+            _ => command = with_setting(command, key, value, &HashSet::new(), &mut Vec::new()).map_err(told)?,
         }
     }
     Ok(command)
 }
 
-/// A setting becomes the default of its argument.
+/// A setting becomes the default of its argument, unless it cannot be used with what is `said` elsewhere. `set` is what the file has set before.
 fn with_setting(
     command: Command,
     key: &Spanned<impl AsRef<str>>,
     value: &Spanned<DeValue<'_>>,
+    said: &HashSet<Id>,
+    set: &mut Vec<Id>,
 ) -> Result<Command, Wrong> {
     let name = key.get_ref().as_ref();
     let named = |arg: &&Arg| match arg.get_long() {
@@ -128,10 +152,26 @@ fn with_setting(
     }
     let values: Vec<String> =
         values.into_iter().map(|(_, value)| value).filter(|value| !flag || value == "true").collect();
-    if values.is_empty() {
+    if values.is_empty()
+        || command.get_arguments().any(|other| said.contains(other.get_id()) && at_odds(&command, &arg, other))
+    {
         return Ok(command);
     }
+    if let Some(other) =
+        command.get_arguments().find(|other| set.contains(other.get_id()) && at_odds(&command, &arg, other))
+    {
+        let other = other.get_long().unwrap_or(other.get_id().as_str());
+        return Err(Wrong(key.span(), format!("{name} cannot be used with {other}")));
+    }
+    set.push(arg.get_id().clone());
     Ok(command.mut_arg(arg.get_id().clone(), |arg| arg.required(false).default_values(values)))
+}
+
+/// They cannot be used together, as one of them says.
+fn at_odds(command: &Command, one: &Arg, other: &Arg) -> bool {
+    let says =
+        |one: &Arg, other: &Arg| command.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id());
+    says(one, other) || says(other, one)
 }
 
 /// One value, or those of an array, as they would stand on the command line.
@@ -172,7 +212,9 @@ mod tests {
     use super::*;
 
     fn parsed(file: &str, line: &str) -> Result<String, String> {
-        let command = with_settings(Cli::command(), file, "t.toml").map_err(|failure| failure.error)?;
+        let said = Cli::command().ignore_errors(true).try_get_matches_from(line.split(' '));
+        let said = said.map(|said| Said::of(&said)).unwrap_or_default();
+        let command = with_settings(Cli::command(), file, "t.toml", &said).map_err(|failure| failure.error)?;
         let matches = command.try_get_matches_from(line.split(' ')).map_err(|error| error.to_string())?;
         Ok(format!("{:?}", Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?.command))
     }
@@ -195,6 +237,26 @@ mod tests {
         assert!(server.contains("listen: [\"9\"]") && server.contains("drain: 1s"), "{server}");
         // Other commands are not concerned.
         assert!(parsed(FILE, "turbotunnel demo").is_ok());
+    }
+
+    /// Who says `--key` does not want the file's plain format, and who says `-W` none of its ports.
+    #[test]
+    fn what_is_said_counts_more_than_what_cannot_be_used_with_it() {
+        let plain = "[server]\nplain = true\nto = \"127.0.0.1:22\"\n";
+        let server = parsed(plain, "turbotunnel server 1 --key k --clients c --echo").unwrap();
+        assert!(server.contains("plain: false") && server.contains("to: None"), "{server}");
+        assert!(parsed(plain, "turbotunnel server 1").unwrap().contains("plain: true"));
+        let client = parsed("[client]\nserver = \"h:1\"\nlocal = [\"2222\"]\n", "turbotunnel client -W a:1").unwrap();
+        assert!(client.contains("local: []"), "{client}");
+        for (file, told) in [
+            ("[server]\nkey = \"k\"\nplain = true", "t.toml:3:1: plain cannot be used with key"),
+            ("[server]\nplain = true\nclients = \"c\"", "cannot be used with "),
+            ("[server]\necho = true\nto = \"a:1\"", "t.toml:3:1: to cannot be used with echo"),
+        ] {
+            let error = parsed(file, "turbotunnel server 1").unwrap_err();
+            assert!(error.contains(told), "{file:?}: {error}");
+        }
+        assert!(parsed("[server]\nkey = \"k\"\nplain = false\necho = true", "turbotunnel server 1").is_ok());
     }
 
     #[test]
