@@ -421,6 +421,27 @@ fn a_drain_that_is_cut_short_is_1() {
     assert_eq!(client.wait().code(), Some(1));
 }
 
+/// Whoever asks twice does not want to wait for streams, and has not asked to hear of them.
+#[cfg(unix)]
+#[test]
+fn a_second_sigterm_ends_either_end_at_once_with_143() {
+    let target = target(echo);
+    for end in ["server", "client"] {
+        let mut server = Keyed::start(&format!("--to {target}"));
+        let (mut client, at) = client(&format!("{} -L 0", server.link), 1);
+        let mut open = connect(&at[0]);
+        open.write_all(b"hello").unwrap();
+        open.read_exact(&mut [0; 5]).unwrap();
+        let ending = if end == "server" { &mut server.server } else { &mut client };
+        ending.signal("TERM");
+        ending.line("ending; waiting up to 30 s for 1 stream");
+        ending.signal("TERM");
+        assert_eq!(ending.wait().code(), Some(143), "{end}");
+        let errors: Vec<_> = ending.lines.iter().filter(|line| line.contains("error")).collect();
+        assert!(errors.is_empty(), "{end}: {errors:?}");
+    }
+}
+
 /// 300 connections, one after the other (a second on two cores) and beside one that never reads.
 #[test]
 fn connections_come_and_go_by_the_hundred_and_one_that_never_reads_slows_nobody() {

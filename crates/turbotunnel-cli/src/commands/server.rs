@@ -206,7 +206,7 @@ async fn serve(
     let result = tokio::select! {
         () = open.none() => Ok(()),
         () = tokio::time::sleep(args.drain) => Ok(()),
-        again = signals.end() => again,
+        failure = signals.at_once() => Err(failure),
     };
     let cut = open.now();
     accepting.abort();
