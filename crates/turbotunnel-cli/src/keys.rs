@@ -85,6 +85,21 @@ impl Way {
     }
 
     /// What makes carriers to each of them.
+    /// All of them, as they are told.
+    pub(crate) fn all(&self) -> String {
+        self.addresses.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Which of them the carrier goes to: they take turns. Carriers are counted from 1; 0 is the first of the addresses.
+    pub(crate) fn turn(&self, carrier: u32) -> usize {
+        carrier.saturating_sub(1) as usize % self.addresses.len()
+    }
+
+    /// That address, as it is told.
+    pub(crate) fn address_of(&self, carrier: u32) -> String {
+        shown(&self.addresses[self.turn(carrier)])
+    }
+
     ///
     /// # Errors
     /// An option is wrong.
@@ -275,3 +290,7 @@ mod tests {
         assert_eq!(public_key(path.to_str().unwrap()), Ok(key()));
     }
 }
+        for (carrier, turn) in [(0, 0), (1, 0), (2, 1), (4, 3), (5, 0)] {
+            assert_eq!(way.address_of(carrier), all[turn], "{carrier}");
+        }
+        assert_eq!(way.all(), "tcp://a:1, wss://b/x, unix:/run/s, exec:nc -N a,b 1");

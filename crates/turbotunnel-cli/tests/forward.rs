@@ -854,6 +854,24 @@ fn a_full_server_says_what_it_is_full_of() {
     assert_eq!(patient.join().unwrap(), b"patience");
 }
 
+/// Three ways to one server, two of them dead: the log names the one that is meant, to people and to machines.
+#[test]
+fn of_several_addresses_the_one_in_use_is_told() {
+    let server = Keyed::start("--echo");
+    let ((_first, one), (_second, two), alive) = (dead_port(), dead_port(), server.address());
+    let key = server.link["turbotunnel://".len()..].split('@').next().unwrap();
+    let ways = format!("127.0.0.1:{one},127.0.0.1:{two},{alive}");
+    let client = Running::start(&format!("-v client {ways} -k {key} -L 0"));
+    client.line(&format!("cannot reach tcp://127.0.0.1:{one}: connection refused; trying on (dial 1, "));
+    client.line(&format!("cannot reach tcp://127.0.0.1:{two}: connection refused; trying on (dial 2, "));
+    let up = client.line(" up over ");
+    assert!(up.contains(&format!(" up over tcp://{alive} in ")), "{up}");
+
+    let client = Running::start(&format!("client {ways} -k {key} -L 0 --log-format json"));
+    let up: serde_json::Value = serde_json::from_str(&client.line("session_up")).unwrap();
+    assert_eq!(up["server"], format!("tcp://{alive}"));
+}
+
 /// As systemd does with `Type=notify`: what waits for the service is started when its ports are there, at both ends.
 #[cfg(unix)]
 #[test]

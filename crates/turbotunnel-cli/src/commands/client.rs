@@ -59,7 +59,8 @@ pub(super) async fn run(args: &ClientArgs, log: &Log) -> Result<(), Failure> {
     if let Some(at) = &args.status {
         super::serve_status(at, board.clone(), log).await?;
     }
-    let line = Line { way, dialers, own, config, serving: "server", board, log: log.clone() };
+    let dialled = Arc::default();
+    let line = Line { way, dialers, dialled, own, config, serving: "server", board, log: log.clone() };
     if ports.is_empty() {
         let _one = open.one();
         through_stdio(&line, to, args).await
@@ -122,7 +123,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
     if log.has_footer() {
         accepting.spawn(status::line::keep(line.board.clone(), log.clone()));
     }
-    service_manager::ready(&format!("session over {}", line.way.address()));
+    service_manager::ready(&format!("session over {}", line.way.all()));
     let borrowing = borrow_ports(&ports.reverse, uplink, &open, line.board.traffic(), &log);
     let keeping = line.keep(&up);
     let signalled = obey(&mut signals, &up, &open, &log);

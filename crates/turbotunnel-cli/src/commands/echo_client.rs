@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -47,6 +48,7 @@ pub(super) async fn run(args: &EchoClientArgs, log: &Log) -> Result<(), Failure>
     let line = Line {
         way,
         dialers,
+        dialled: Arc::default(),
         own,
         config,
         serving: "echo-server",

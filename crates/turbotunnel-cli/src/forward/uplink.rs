@@ -1,5 +1,6 @@
 //! The client's session: how it is made, what is told of it, and how a new one takes the place of one that is lost.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Line {
     pub way: Way,
     pub dialers: Arc<[Dialer]>,
+    /// Number of the carrier that was dialled last: which address an error is about.
+    pub dialled: Arc<AtomicU32>,
     pub own: Option<StaticKey>,
     pub config: Config,
     /// What serves it, for tips: "server", "echo-server".
@@ -52,8 +55,9 @@ impl Line {
         // Known before the first event.
         let id = SessionId::random().map_err(|error| SessionError::NeverConnected(error.to_string()))?;
         let strangers = Arc::new(Notify::new());
-        let mut builder =
-            Session::builder().config(self.config.clone()).session_id(id).on_event(self.teller(id, strangers.clone()));
+        let first = Arc::new(AtomicU32::new(0));
+        let teller = self.teller(id, strangers.clone(), first.clone());
+        let mut builder = Session::builder().config(self.config.clone()).session_id(id).on_event(teller);
         if let Some(own) = &self.own {
             builder = builder.client_key(own.clone());
         }
@@ -61,17 +65,20 @@ impl Line {
             Some(key) => builder.server_key(key),
             None => builder.plain(),
         };
-        let dialers = self.dialers.clone();
+        let (way, dialers, dialled) = (self.way.clone(), self.dialers.clone(), self.dialled.clone());
         let dial = move |attempt: Attempt| {
-            // Carriers are counted from 1, and there is at least one address.
-            let dialer = dialers[(attempt.number as usize).wrapping_sub(1) % dialers.len()].clone();
+            dialled.store(attempt.number, Ordering::Relaxed);
+            let dialer = dialers[way.turn(attempt.number)].clone();
             async move { dialer.dial().await }
         };
         let session = tokio::select! {
             session = builder.connect(dial) => session?,
             () = strangers.notified(), if !known => return Err(SessionError::NoValidAnswer),
         };
-        let (took, server) = (began.elapsed(), self.way.address());
+        // Not yet told: it is the one that was dialled last.
+        let carrier = Some(first.load(Ordering::Relaxed)).filter(|carrier| *carrier > 0);
+        let carrier = carrier.unwrap_or_else(|| self.dialled.load(Ordering::Relaxed));
+        let (took, server) = (began.elapsed(), self.way.address_of(carrier));
         let fields = [session_field(id), ("server", server.as_str().into()), ("took_s", took.as_secs_f64().into())];
         let text = format_args!("session {} up over {server} in {}", id.short(), text::age(took));
         self.log.event("session_up", &fields, text);
@@ -91,7 +98,8 @@ impl Line {
                 ),
             };
         }
-        session_failure(error, &self.way.address(), self.serving, consequence)
+        let server = self.way.address_of(self.dialled.load(Ordering::Relaxed));
+        session_failure(error, &server, self.serving, consequence)
     }
 
     /// Keeps a session up until that makes no sense any more, and says why. `up` tells of the one that there is.
@@ -124,10 +132,15 @@ impl Line {
         }
     }
 
-    /// Tells of carriers. A server that stays out of reach is told at first and then once a minute.
-    fn teller(&self, id: SessionId, strangers: Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
+    /// Tells of carriers, and leaves the number of the first one that is up in `first`. A server that stays out of reach is told at first and then once a minute.
+    fn teller(
+        &self,
+        id: SessionId,
+        strangers: Arc<Notify>,
+        first: Arc<AtomicU32>,
+    ) -> impl Fn(Event) + Send + Sync + 'static {
         let (log, board) = (self.log.clone(), self.board.clone());
-        let (server, fail_fast) = (self.way.address(), self.config.fail_fast);
+        let (way, fail_fast) = (self.way.clone(), self.config.fail_fast);
         // When a failure was told, how many strangers answered in a row, and whether a spare is there.
         let told = Mutex::new((None::<Instant>, 0, false));
         move |event| {
@@ -138,7 +151,10 @@ impl Line {
                 Event::CarrierUp { number, gap, resent, .. } => {
                     (*told_at, *in_a_row) = (None, 0);
                     // The first one is told where it is waited for.
-                    let Some(gap) = gap else { return };
+                    let Some(gap) = gap else {
+                        first.store(number, Ordering::Relaxed);
+                        return;
+                    };
                     let fields = [
                         session_field(id),
                         ("carrier", number.into()),
@@ -184,7 +200,7 @@ impl Line {
                             ("error", error.as_str().into()),
                             ("next_in_s", next_in.as_secs_f64().into()),
                         ];
-                        let next_in = text::age(next_in);
+                        let (server, next_in) = (way.address_of(number), text::age(next_in));
                         let text = format_args!(
                             "cannot reach {server}: {error}; trying on (dial {number}, next in {next_in})"
                         );
@@ -195,6 +211,7 @@ impl Line {
                 Event::Held { number, limit } if !fail_fast && told_at.is_none_or(|at| at.elapsed() >= REMIND) => {
                     *told_at = Some(Instant::now());
                     let fields = [session_field(id), ("carrier", number.into()), ("reason", limit.to_string().into())];
+                    let server = way.address_of(number);
                     log.event("held", &fields, format_args!("{server} has no room yet: {limit}; waiting"));
                 }
                 // The end of the session is told where it is waited for.
