@@ -4,6 +4,7 @@
 //! file with a secret key of one's own.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -84,7 +85,6 @@ impl Way {
         shown(&self.addresses[0])
     }
 
-    /// What makes carriers to each of them.
     /// All of them, as they are told.
     pub(crate) fn all(&self) -> String {
         self.addresses.iter().map(shown).collect::<Vec<_>>().join(", ")
@@ -100,6 +100,7 @@ impl Way {
         shown(&self.addresses[self.turn(carrier)])
     }
 
+    /// What makes carriers to each of them.
     ///
     /// # Errors
     /// An option is wrong.
@@ -159,12 +160,23 @@ fn remarks_out(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty())
 }
 
-/// Our own key.
+/// A client's own key.
 ///
 /// # Errors
 /// The file is not there, others may read it, or it has no key.
 pub(crate) fn own_key(path: &Path) -> Result<StaticKey, Failure> {
-    read_key_file(path).map_err(|error| told(&error))
+    known_key(path, &format!("turbotunnel keygen {}", path.display()))
+}
+
+/// A key that there has to be; `tip` says what to do if there is no such file. A new key in the place of one that clients know would help nobody.
+///
+/// # Errors
+/// The file is not there, others may read it, or it has no key.
+pub(crate) fn known_key(path: &Path, tip: &str) -> Result<StaticKey, Failure> {
+    read_key_file(path).map_err(|error| match told(&error) {
+        failure if error.is_not_found() => failure.tip(tip),
+        failure => failure,
+    })
 }
 
 /// The same, and a new one if there is no such file. The second value: it was made.
@@ -176,7 +188,7 @@ pub(crate) fn own_key_or_new(path: &Path) -> Result<(StaticKey, bool), Failure> 
         Ok(key) => Ok((key, false)),
         Err(error) if error.is_not_found() => {
             let key = generate()?;
-            write_key_file(path, &key, false).map_err(|error| told(&error))?;
+            write_new(path, &key, false)?;
             Ok((key, true))
         }
         Err(error) => Err(told(&error)),
@@ -191,15 +203,38 @@ pub(crate) fn generate() -> Result<StaticKey, Failure> {
     StaticKey::generate().map_err(|error| Failure::new(Exit::Unexpected, format!("cannot make a key: {error}")))
 }
 
+/// Writes a key, and makes the folders for it that are not there.
+///
+/// # Errors
+/// The file is there and is not to be written over, or it cannot be written.
+pub(crate) fn write_new(path: &Path, key: &StaticKey, overwrite: bool) -> Result<(), Failure> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_folder(folder).map_err(|error| {
+            usage(format!("cannot make the folder {} for a key: {}", folder.display(), reason(&error)))
+        })?;
+    }
+    write_key_file(path, key, overwrite).map_err(|error| told(&error))
+}
+
+/// Folders that only their owner can look into, as many as are missing. One that is there stays as it is.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
 /// What is wrong with a key file, and what to do.
-pub(crate) fn told(error: &KeyFileError) -> Failure {
+fn told(error: &KeyFileError) -> Failure {
     match error {
         KeyFileError::Io { path, error } => {
             let path = path.display();
             let failure = usage(format!("cannot use the key file {path}: {}", reason(error)));
             match error.kind() {
-                std::io::ErrorKind::NotFound => failure.tip(format!("turbotunnel keygen {path}")),
-                std::io::ErrorKind::AlreadyExists => failure.tip("-f writes over it; the old key is lost then"),
+                io::ErrorKind::AlreadyExists => failure.tip("-f writes over it; the old key is lost then"),
                 _ => failure,
             }
         }
@@ -217,7 +252,7 @@ pub(crate) fn told(error: &KeyFileError) -> Failure {
 /// The file cannot be read, or a line is no key.
 pub(crate) fn clients(path: &Path) -> Result<Clients, Failure> {
     let shown = path.display();
-    let cannot = |error: &std::io::Error| usage(format!("cannot read the clients in {shown}: {}", reason(error)));
+    let cannot = |error: &io::Error| usage(format!("cannot read the clients in {shown}: {}", reason(error)));
     if std::fs::metadata(path).map_err(|error| cannot(&error))?.len() > MAX_LIST {
         return Err(usage(format!("{shown} is too long for a list of clients")));
     }
@@ -257,6 +292,10 @@ mod tests {
         let all: Vec<_> = way.addresses.iter().map(shown).collect();
         assert_eq!(all, ["tcp://a:1", "wss://b/x", "unix:/run/s", "exec:nc -N a,b 1"]);
         assert!(Way::new("a:1,", None, false, true).is_err());
+        for (carrier, turn) in [(0, 0), (1, 0), (2, 1), (4, 3), (5, 0)] {
+            assert_eq!(way.address_of(carrier), all[turn], "{carrier}");
+        }
+        assert_eq!(way.all(), "tcp://a:1, wss://b/x, unix:/run/s, exec:nc -N a,b 1");
     }
 
     #[test]
@@ -290,7 +329,3 @@ mod tests {
         assert_eq!(public_key(path.to_str().unwrap()), Ok(key()));
     }
 }
-        for (carrier, turn) in [(0, 0), (1, 0), (2, 1), (4, 3), (5, 0)] {
-            assert_eq!(way.address_of(carrier), all[turn], "{carrier}");
-        }
-        assert_eq!(way.all(), "tcp://a:1, wss://b/x, unix:/run/s, exec:nc -N a,b 1");

@@ -105,6 +105,42 @@ fn keygen_writes_a_file_for_its_owner_only_and_over_none() {
     }
 }
 
+/// As the documents have it: `keygen ~/.config/turbotunnel/client.key` on a machine where nothing of this was before.
+#[cfg(unix)]
+#[test]
+fn a_key_makes_the_folders_that_it_needs_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = Folder::new();
+    let mode = |name: &str| std::fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o777;
+    folder.key("config/turbotunnel/client.key");
+    assert_eq!((mode("config"), mode("config/turbotunnel")), (0o700, 0o700));
+    assert_eq!(mode("config/turbotunnel/client.key"), 0o600);
+    let (_server, link) = server(&format!("--key {}", folder.path("state/turbotunnel/server.key")));
+    assert_eq!((mode("state/turbotunnel"), echo(&link).0), (0o700, 0));
+    // Without --key it goes where the user's programs keep what they remember.
+    let mut command = turbotunnel("server 127.0.0.1:0 --echo");
+    command.env_remove("STATE_DIRECTORY").env("XDG_STATE_HOME", folder.path("own"));
+    let server = Running::of(&mut command);
+    server.line("clients: ");
+    assert_eq!((mode("own/turbotunnel"), mode("own/turbotunnel/server.key")), (0o700, 0o600));
+
+    let file = folder.write("file", "");
+    let refused = run(&format!("keygen {file}/client.key"));
+    let said = format!("error: cannot make the folder {file} for a key: ");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).starts_with(&said), "{}", text(&refused.stderr));
+    // Nobody else makes a key where one is missing that others have to know.
+    let none = folder.path("none/old.key");
+    for (command, tip) in [
+        (format!("client h:1 -k {} --key {none} -L 0", folder.key("k")), format!("tip: turbotunnel keygen {none}")),
+        (format!("server 127.0.0.1:0 --echo --key {} --key {none}", folder.path("k")), "tip: the first --key".into()),
+    ] {
+        let said = text(&run(&command).stderr);
+        assert!(said.contains(&format!("error: cannot use the key file {none}: ")) && said.contains(&tip), "{said}");
+    }
+}
+
 #[test]
 fn share_makes_the_link_of_a_key_and_shows_it_to_cameras() {
     let folder = Folder::new();
@@ -122,7 +158,8 @@ fn share_makes_the_link_of_a_key_and_shows_it_to_cameras() {
     assert!(with_picture.ends_with(&format!("\n{link}\n")) && with_picture.lines().count() > 20);
     let missing = run(&format!("share h:1 --key {}", folder.path("none")));
     assert_eq!(missing.status.code(), Some(2));
-    assert!(text(&missing.stderr).contains("tip: turbotunnel keygen "), "{}", text(&missing.stderr));
+    let said = text(&missing.stderr);
+    assert!(said.contains("tip: it has to be the key that the server has") && !said.contains("keygen"), "{said}");
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use turbotunnel::write_key_file;
-
 use crate::args::KeygenArgs;
 use crate::failure::Failure;
 use crate::keys;
@@ -13,6 +11,6 @@ pub(super) fn run(args: &KeygenArgs) -> Result<(), Failure> {
     if args.file == Path::new("-") {
         return super::print(&format!("# public key: {}\n{}\n", key.public(), *key.to_secret_text()));
     }
-    write_key_file(&args.file, &key, args.force).map_err(|error| keys::told(&error))?;
+    keys::write_new(&args.file, &key, args.force)?;
     super::print(&format!("{}\n", key.public()))
 }

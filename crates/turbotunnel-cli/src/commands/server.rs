@@ -34,6 +34,10 @@ const HASTY_GOODBYE: Duration = Duration::from_millis(200);
 const SECURE_TIMEOUT: Duration = Duration::from_secs(600);
 const PLAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Only the first key is made when it is not there.
+const NO_OLD_KEY: &str =
+    "the first --key is the server's, and all others are old ones that clients still have; leave it out if it is lost";
+
 /// `echo-server`
 pub(super) async fn run_echo(args: &EchoServerArgs, log: &Log) -> Result<(), Failure> {
     if args.serving.key.is_empty() && (args.serving.clients.is_some() || args.serving.route.is_some()) {
@@ -90,7 +94,7 @@ fn default_key() -> Result<PathBuf, Failure> {
         .or_else(|| folder("HOME", ".local/state/turbotunnel"))
         .or_else(|| folder("LOCALAPPDATA", "turbotunnel"))
         .ok_or_else(|| Failure::new(Exit::Usage, "no place to keep a key").tip("--key FILE says where"))?;
-    std::fs::create_dir_all(&folder).map_err(|error| {
+    keys::make_folder(&folder).map_err(|error| {
         let (folder, reason) = (folder.display(), crate::failure::reason(&error));
         Failure::new(Exit::Usage, format!("cannot keep a key in {folder}: {reason}")).tip("--key FILE says where else")
     })?;
@@ -245,7 +249,7 @@ impl Keys {
         if is_new {
             log.info(format_args!("new key in {}", path.display()));
         }
-        let old = args.key.iter().skip(1).map(|path| keys::own_key(path)).collect::<Result<_, _>>()?;
+        let old = args.key.iter().skip(1).map(|path| keys::known_key(path, NO_OLD_KEY)).collect::<Result<_, _>>()?;
         Ok(Self { file: path.to_owned(), own, old, clients, route: args.route.unwrap_or_default() })
     }
 

@@ -9,8 +9,12 @@ use crate::args::ShareArgs;
 use crate::failure::{Exit, Failure};
 use crate::keys;
 
+/// Not "make one": a link with a new key would lead to no server.
+const NO_KEY: &str = "it has to be the key that the server has: what it was given as --key, or else ~/.local/state/turbotunnel/server.key;\n\
+    under systemd /var/lib/turbotunnel/server.key";
+
 pub(super) fn run(args: &ShareArgs) -> Result<(), Failure> {
-    let key = keys::own_key(&args.key)?.public();
+    let key = keys::known_key(&args.key, NO_KEY)?.public();
     let address = |at: &String| match at.split_once(':') {
         // What a link has no place for, it says itself.
         Some((_, rest)) if rest.starts_with("//") => keys::carrier(at).map(|at| at.to_string()),
