@@ -283,7 +283,7 @@ pub struct ServerArgs {
     /// Ports of this machine that clients may listen on.
     #[arg(
         long,
-        help = "Ports of this machine that clients may listen on: [BIND:]PORTS, e.g. 8080 or *:8000-8100",
+        help = "Ports of this machine that clients may listen on: [BIND:]PORTS, e.g. 8080 (at 127.0.0.1) or *:8000-8100 (at all addresses, and each)",
         value_name = "PORTS",
         value_delimiter = ',',
         env = "TURBOTUNNEL_REVERSE"
@@ -356,7 +356,7 @@ pub struct ClientArgs {
     /// A SOCKS 5 proxy here; names are resolved at the server
     #[arg(short = 'D', long = "dynamic", value_name = "[BIND:]PORT")]
     pub dynamic: Vec<String>,
-    /// Connections to PORT of the server go to HOST:HOSTPORT as seen from here
+    /// Connections to PORT of the server go to HOST:HOSTPORT as seen from here; without BIND the server says at which of its addresses
     #[arg(short = 'R', long = "remote", value_name = "[BIND:]PORT:HOST:HOSTPORT")]
     pub remote: Vec<String>,
     /// Standard input and output to this target

@@ -385,6 +385,30 @@ fn a_lent_port_goes_over_to_the_same_clients_next_session() {
     stranger.line(&leads);
 }
 
+/// The port is lent, and another address than the one that was asked for: that is said, and what to do at either end.
+#[test]
+fn a_port_that_is_lent_at_another_address_is_not_told_to_be_refused() {
+    let target = target(echo);
+    let (held, port) = dead_port();
+    drop(held);
+    let server = Keyed::start(&format!("--reverse {port}"));
+    let refused = run(&format!("-q client {} -R 0.0.0.0:{port}:{target}", server.link));
+    let said = format!(
+        "error: the server does not lend port {port} at 0.0.0.0, but at another address\n  \
+           tip: its operator can start it with --reverse '*:{port}'; -R {port}:{target} takes it where it is lent\n"
+    );
+    assert_eq!((refused.status.code(), text(&refused.stderr)), (Some(7), said));
+    // This machine by its name is this machine.
+    let client = Running::start(&format!("client {} -R localhost:{port}:{target}", server.link));
+    client.line(&format!("the server's port {port} leads to {target}"));
+    assert_eq!(there_and_back(connect(&format!("127.0.0.1:{port}")), b"hello"), b"hello");
+    drop((client, server));
+    let server = Keyed::start(&format!("--reverse *:{port}"));
+    let client = Running::start(&format!("client {} -R 0.0.0.0:{port}:{target}", server.link));
+    client.line(&format!("the server's port {port} leads to {target}"));
+    assert_eq!(there_and_back(connect(&format!("127.0.0.1:{port}")), b"hello"), b"hello");
+}
+
 /// SIGTERM: no new connections, the old ones end in their own time.
 #[cfg(unix)]
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -96,10 +97,7 @@ async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Lo
                 borrowed.lock().remove(&port);
                 log.info(format_args!("the server's port {port} is lost"));
             }
-            Ok((_, Answer { code: Code::NotAllowed, .. })) => {
-                return Failure::new(Exit::NotAllowed, format!("the server does not lend port {}", wanted.port))
-                    .tip(format!("its operator can start it with --reverse {}", wanted.port));
-            }
+            Ok((_, Answer { code: Code::NotAllowed, port })) => return not_lent(reverse, port.is_some()),
             Ok((_, answer)) => {
                 log.info(format_args!(
                     "the server cannot listen on port {}: {}; asking again",
@@ -111,6 +109,35 @@ async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Lo
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
+}
+
+/// The server does not lend what was asked for. `elsewhere`: it has said that it lends the port at another address.
+fn not_lent(reverse: &Reverse, elsewhere: bool) -> Failure {
+    let Target { host, port } = &reverse.listen;
+    let what = if *port == 0 { "any port".to_owned() } else { format!("port {port}") };
+    let ports = if *port == 0 { "8000-8100".to_owned() } else { port.to_string() };
+    let ip = host.parse::<IpAddr>().ok();
+    // As --reverse wants it: without an address it is 127.0.0.1.
+    let start = match host.as_str() {
+        "" | "localhost" | "127.0.0.1" => format!("its operator can start it with --reverse {ports}"),
+        _ if host == "*" || ip.is_some_and(|ip| ip.is_unspecified()) => {
+            format!("its operator can start it with --reverse '*:{ports}'")
+        }
+        _ => match ip {
+            Some(IpAddr::V6(ip)) => format!("its operator can start it with --reverse '[{ip}]:{ports}'"),
+            Some(ip) => format!("its operator can start it with --reverse {ip}:{ports}"),
+            None => "BIND is an address of the server, * for all of them, or localhost".to_owned(),
+        },
+    };
+    let (error, tip) = match host.as_str() {
+        "" => (format!("the server does not lend {what}"), start),
+        _ if elsewhere => (
+            format!("the server does not lend {what} at {host}, but at another address"),
+            format!("{start}; -R {port}:{} takes it where it is lent", reverse.target),
+        ),
+        _ => (format!("the server does not lend {what} at {host}"), start),
+    };
+    Failure::new(Exit::NotAllowed, error).tip(tip)
 }
 
 /// Brings what comes to the server's ports to where they lead, until the session ends.
@@ -148,4 +175,40 @@ async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traff
     stream.write_all(&Answer::new(Code::Done).encode()).await?;
     let pumped = pump(&mut connection, stream, &mut Moved::default(), traffic).await;
     pumped.map_err(|(Broken::Connection(error) | Broken::Stream(error))| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::spec;
+
+    /// Whoever reads the tip can hand it on: `--reverse` takes what it says, and then the server lends what was wanted.
+    #[test]
+    fn what_is_not_lent_is_told_with_what_would_lend_it() {
+        for (wanted, error, start) in [
+            ("18083:a:1", "port 18083", "18083"),
+            ("localhost:18083:a:1", "port 18083 at localhost", "18083"),
+            ("127.0.0.1:18083:a:1", "port 18083 at 127.0.0.1", "18083"),
+            ("*:18083:a:1", "port 18083 at *", "'*:18083'"),
+            (":18083:a:1", "port 18083 at *", "'*:18083'"),
+            ("0.0.0.0:18083:a:1", "port 18083 at 0.0.0.0", "'*:18083'"),
+            ("[::]:18083:a:1", "port 18083 at ::", "'*:18083'"),
+            ("[::1]:18083:a:1", "port 18083 at ::1", "'[::1]:18083'"),
+            ("10.0.0.1:18083:a:1", "port 18083 at 10.0.0.1", "10.0.0.1:18083"),
+            ("0:a:1", "any port", "8000-8100"),
+        ] {
+            let reverse = spec::reverse(wanted).unwrap();
+            let failure = not_lent(&reverse, false);
+            assert_eq!(failure.exit, Exit::NotAllowed);
+            assert_eq!(failure.error, format!("the server does not lend {error}"), "{wanted}");
+            assert_eq!(failure.tip, Some(format!("its operator can start it with --reverse {start}")), "{wanted}");
+            assert!(start.trim_matches('\'').parse::<crate::forward::reverse::Lent>().is_ok(), "{start}");
+        }
+        let failure = not_lent(&spec::reverse("0.0.0.0:18083:a:1").unwrap(), true);
+        assert_eq!(failure.error, "the server does not lend port 18083 at 0.0.0.0, but at another address");
+        let tip = "its operator can start it with --reverse '*:18083'; -R 18083:a:1 takes it where it is lent";
+        assert_eq!(failure.tip.as_deref(), Some(tip));
+        let failure = not_lent(&spec::reverse("db.lan:18083:a:1").unwrap(), false);
+        assert_eq!(failure.tip.as_deref(), Some("BIND is an address of the server, * for all of them, or localhost"));
+    }
 }

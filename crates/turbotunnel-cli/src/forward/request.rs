@@ -177,7 +177,7 @@ impl fmt::Display for Code {
 pub struct Answer {
     /// What became of the request. A code that this version does not know reads as [`Code::Failed`].
     pub code: Code,
-    /// The port, when a port was asked for and is listened on.
+    /// The port, when a port was asked for and is listened on; with [`Code::NotAllowed`]: it is lent, but at another address.
     pub port: Option<u16>,
 }
 

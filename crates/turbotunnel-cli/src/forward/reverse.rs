@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl FromStr for Lent {
         let (bind, ports) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
         let bare = bind.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(bind);
         let bind = if matches!(bare, "" | "*") { "*" } else { bare };
-        if bind != "*" && bind.parse::<std::net::IpAddr>().is_err() {
+        if bind != "*" && bind.parse::<IpAddr>().is_err() {
             return Err("not ports to lend: [BIND:]PORTS, with an address and e.g. 8000-8100".to_owned());
         }
         Ok(Self { bind: bind.to_owned(), ports: ports.parse()? })
@@ -105,7 +106,12 @@ impl Lender {
     pub(crate) async fn lend(self: &Arc<Self>, stream: &mut Stream, wanted: &Target) -> io::Result<()> {
         let borrowed = match self.borrow(stream.session(), wanted).await {
             Ok(borrowed) => borrowed,
-            Err(error) => return stream.write_all(&Answer::new(Code::of(&error)).encode()).await,
+            Err(error) => {
+                let code = Code::of(&error);
+                // What is wrong is the address, and not the port.
+                let port = Some(wanted.port).filter(|_| code == Code::NotAllowed && self.lends_elsewhere(wanted));
+                return stream.write_all(&Answer { code, port }.encode()).await;
+            }
         };
         let port = borrowed.at.1;
         let session = stream.session().clone();
@@ -199,12 +205,42 @@ impl Lender {
 
     /// The address that is meant, and the ports to try.
     fn permitted(&self, wanted: &Target) -> Option<(String, Vec<u16>)> {
-        let lent = self.lent.iter().find(|lent| {
-            (wanted.host.is_empty() || wanted.host == lent.bind)
-                && (wanted.port == 0 || lent.ports.contains(wanted.port))
-        })?;
+        let (lent, bind) = self
+            .lent
+            .iter()
+            .filter(|lent| lent.has(wanted.port))
+            .find_map(|lent| Some((lent, lent.at(&wanted.host)?)))?;
         let ports = if wanted.port == 0 { lent.ports.iter().collect() } else { vec![wanted.port] };
-        Some((lent.bind.clone(), ports))
+        Some((bind, ports))
+    }
+
+    /// It can be had, but not at the address that is wanted.
+    fn lends_elsewhere(&self, wanted: &Target) -> bool {
+        self.lent.iter().any(|lent| lent.has(wanted.port) && lent.at(&wanted.host).is_none())
+    }
+}
+
+impl Lent {
+    /// Port 0 is any.
+    fn has(&self, port: u16) -> bool {
+        port == 0 || self.ports.contains(port)
+    }
+
+    /// Where to listen for somebody who wants this address; `None`: not there.
+    fn at(&self, wanted: &str) -> Option<String> {
+        // Another way to write an address is the same address.
+        let ip = wanted.parse::<IpAddr>().ok();
+        let all = wanted == "*" || ip.is_some_and(|ip| ip.is_unspecified());
+        let own = self.bind.parse::<IpAddr>().ok();
+        match self.bind.as_str() {
+            _ if wanted.is_empty() => Some(self.bind.clone()),
+            _ if all && own.is_none_or(|own| own.is_unspecified()) => Some(self.bind.clone()),
+            // "*" is all addresses, and each of them.
+            "*" if wanted == "localhost" => Some("127.0.0.1".to_owned()),
+            "*" => ip.map(|ip| ip.to_string()),
+            _ if wanted == "localhost" => own.filter(IpAddr::is_loopback).map(|_| self.bind.clone()),
+            _ => own.filter(|_| own == ip).map(|_| self.bind.clone()),
+        }
     }
 }
 
@@ -263,6 +299,23 @@ mod tests {
         assert_eq!(permitted("::1", 7), Some(("::1".into(), vec![7])));
         assert_eq!(permitted("*", 8001), None);
         assert_eq!(permitted("", 22), None);
+        assert_eq!(permitted("localhost", 8001), Some(("127.0.0.1".into(), vec![8001])));
+        assert_eq!(permitted("localhost", 7), Some(("::1".into(), vec![7])));
+        assert_eq!(permitted("0:0:0:0:0:0:0:1", 7), Some(("::1".into(), vec![7])));
+        // All addresses, and each of them.
+        for (host, bind) in
+            [("*", "*"), ("0.0.0.0", "*"), ("::", "*"), ("10.0.0.1", "10.0.0.1"), ("localhost", "127.0.0.1")]
+        {
+            assert_eq!(permitted(host, 9000), Some((bind.into(), vec![9000])), "{host}");
+        }
+        for host in ["*", "0.0.0.0", "::", "::1", "10.0.0.1", "db.lan"] {
+            assert_eq!(permitted(host, 8001), None, "{host}");
+            assert!(
+                lender.lends_elsewhere(&wanted(host, 8001)) && !lender.lends_elsewhere(&wanted(host, 22)),
+                "{host}"
+            );
+        }
+        assert_eq!((permitted("localhost", 22), permitted("db.lan", 9000)), (None, None));
         for text in ["x", "8000-", "host:80", "80:x", "[::1:7"] {
             assert!(text.parse::<Lent>().is_err(), "{text}");
         }
