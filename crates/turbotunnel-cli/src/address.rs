@@ -11,6 +11,7 @@ use crate::failure::{Exit, Failure};
 /// # Errors
 /// A [`Failure`] with exit code 2 that says what is wrong with it.
 pub fn server(text: &str) -> Result<String, Failure> {
+    let text = text.trim();
     let bare = match text.split_once("://") {
         Some(("tcp", rest)) => rest,
         Some((scheme, _)) => {
@@ -34,6 +35,7 @@ pub fn server(text: &str) -> Result<String, Failure> {
 /// # Errors
 /// A [`Failure`] with exit code 2 that says what is wrong with it.
 pub fn listen(text: &str) -> Result<Vec<String>, Failure> {
+    let text = text.trim();
     let text = text.strip_prefix("tcp://").unwrap_or(text);
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         let (_, port) = split(&format!(":{text}"))?;
@@ -111,6 +113,7 @@ mod tests {
             ("127.0.0.1:8000", "127.0.0.1:8000"),
             ("tcp://example.org:443", "example.org:443"),
             ("[::1]:8000", "[::1]:8000"),
+            (" pasted.example:1\r\n", "pasted.example:1"),
             ("[fe80::1%eth0]:8000", "[fe80::1%eth0]:8000"),
         ] {
             assert_eq!(server(text).unwrap(), expected);
@@ -120,6 +123,7 @@ mod tests {
     #[test]
     fn addresses_to_listen_on() {
         assert_eq!(listen("8000").unwrap(), ["127.0.0.1:8000"]);
+        assert_eq!(listen(" 8000\n").unwrap(), ["127.0.0.1:8000"]);
         assert_eq!(listen(":8000").unwrap(), ["[::]:8000", "0.0.0.0:8000"]);
         assert_eq!(listen("[::1]:0").unwrap(), ["[::1]:0"]);
         assert_eq!(listen("0.0.0.0:8000").unwrap(), ["0.0.0.0:8000"]);

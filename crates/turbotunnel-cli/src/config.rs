@@ -39,7 +39,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// # Errors
 /// The file cannot be read, or something in it is wrong.
 pub fn command_line(args: Vec<OsString>) -> Result<Cli, Failure> {
-    let mut command = Cli::command();
+    let mut command = without_empty_variables(Cli::command());
     // Whatever else is wrong there.
     if let Ok(said) = command.clone().ignore_errors(true).try_get_matches_from(&args)
         && let Some(path) = config_of(&said)
@@ -63,6 +63,16 @@ impl Said {
         };
         Self(name.to_owned(), matches.ids().filter(said).cloned().collect())
     }
+}
+
+/// A variable that is empty is not set, as far as anybody who empties one is concerned.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
+    };
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// The file that the command line or the environment names.

@@ -33,7 +33,18 @@ impl Way {
     /// # Errors
     /// They contradict each other, or one is wrong.
     pub(crate) fn new(server: &str, key: Option<&str>, own: bool, plain: bool) -> Result<Self, Failure> {
-        if server.starts_with("turbotunnel:") {
+        let server = server.trim();
+        if server.is_empty() {
+            return Err(usage("the server is an empty text").tip(
+                "a turbotunnel:// link, or HOST:PORT; a variable of the shell may be empty, or have another name",
+            ));
+        }
+        if let Some(quote) = quote(server) {
+            return Err(usage(format!("the server has a quotation mark ({quote}) around it")).tip(
+                "give it without; in the command line '...' is taken off by the shell, in files and variables it stays",
+            ));
+        }
+        if is_link(server) {
             if plain {
                 return Err(usage("--plain, and a link with a key").tip("for the plain format give HOST:PORT alone"));
             }
@@ -110,8 +121,25 @@ impl Way {
     }
 }
 
+/// It is meant to be one.
+fn is_link(text: &str) -> bool {
+    text.get(.."turbotunnel:".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("turbotunnel:"))
+}
+
+/// A quotation mark that came with what was pasted. A command may end with one of its own.
+fn quote(text: &str) -> Option<char> {
+    let is_quote = |c: &char| {
+        matches!(
+            c,
+            '"' | '\'' | '`' | '<' | '>' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}' | '\u{2039}' | '\u{203a}'
+        )
+    };
+    let end = text.chars().next_back().filter(|_| is_link(text));
+    text.chars().next().filter(is_quote).or(end.filter(is_quote))
+}
+
 pub(crate) fn carrier(text: &str) -> Result<Address, Failure> {
-    text.parse().map_err(|error: ParseAddressError| {
+    text.trim().parse().map_err(|error: ParseAddressError| {
         usage(format!("{:?} {}", error.text(), error.problem())).tip(error.tip().to_owned())
     })
 }
@@ -141,7 +169,7 @@ fn usage(text: impl Into<String>) -> Failure {
 
 /// A public key, or the file that has one.
 fn public_key(text: &str) -> Result<PublicKey, Failure> {
-    let error = match text.parse() {
+    let error = match text.trim().parse() {
         Ok(key) => return Ok(key),
         Err(error) => error,
     };
@@ -296,6 +324,30 @@ mod tests {
             assert_eq!(way.address_of(carrier), all[turn], "{carrier}");
         }
         assert_eq!(way.all(), "tcp://a:1, wss://b/x, unix:/run/s, exec:nc -N a,b 1");
+    }
+
+    /// Out of a mail, a chat or a file with settings.
+    #[test]
+    fn what_was_pasted_may_have_blanks_with_it_and_no_quotation_marks() {
+        let link = format!("turbotunnel://{}@h:1", key());
+        for pasted in [format!(" {link}\r\n"), format!("\t{link} "), link.replace("turbo", "Turbo"), link.clone()] {
+            let way = Way::new(&pasted, None, false, false).unwrap();
+            assert_eq!((way.key, way.all()), (Some(key()), "tcp://h:1".to_owned()), "{pasted:?}");
+        }
+        let pasted = Way::new(" h:1 , [::1]:2\n", Some(&format!("{}\n", key())), false, false).unwrap();
+        assert_eq!(pasted.all(), "tcp://h:1, tcp://[::1]:2");
+        for (open, close) in
+            [("\"", "\""), ("'", "'"), ("<", ">"), ("\u{201c}", "\u{201d}"), ("\u{201e}", "\u{201c}"), ("", "\u{201d}")]
+        {
+            let failure = Way::new(&format!("{open}{link}{close}"), None, false, false).unwrap_err();
+            let mark = if open.is_empty() { close } else { open };
+            assert_eq!(failure.error, format!("the server has a quotation mark ({mark}) around it"));
+            assert!(failure.tip.is_some());
+        }
+        assert!(Way::new("exec:sh -c 'nc h 1'", None, false, true).is_ok(), "a command may have some");
+        for empty in ["", " \n"] {
+            assert_eq!(Way::new(empty, None, false, false).unwrap_err().error, "the server is an empty text");
+        }
     }
 
     #[test]

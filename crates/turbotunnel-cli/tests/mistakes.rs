@@ -63,6 +63,21 @@ fn workers_have_to_be_a_number() {
     }
 }
 
+/// `export TURBOTUNNEL_SERVER=` is how one takes a variable back, and `Environment=TURBOTUNNEL_TO=` in a unit.
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let with = |name: &str, args: &str| {
+        let output = turbotunnel(args).env(name, "").stdin(Stdio::null()).output().unwrap();
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, said) = with("TURBOTUNNEL_SERVER", "client -L 0");
+    assert!(code == 2 && said.contains("required arguments were not provided") && said.contains("<SERVER>"), "{said}");
+    let (code, said) = with("TURBOTUNNEL_TO", "server 127.0.0.1:0");
+    assert!(code == 2 && said.starts_with("error: this server would do nothing"), "{said}");
+    let (code, said) = with("TURBOTUNNEL_CONFIG", "client :1 --plain -L 0");
+    assert!(code == 2 && said.starts_with("error: \":1\" has no host"), "{said}");
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     for args in ["--help", "--version", "lilbastard --help"] {

@@ -143,7 +143,7 @@ async fn serve(
     tls.certificate.clone_from(&args.tls_cert);
     tls.key.clone_from(&args.tls_key);
     let (mut addresses, mut acceptors, mut listening) = (Vec::new(), Vec::new(), Vec::new());
-    for at in listen {
+    for at in listen.iter().map(|at| at.trim()) {
         let shown = if is_tcp(at) {
             let bind = async |at: &str| bind(&listener, at, args.proxy_protocol).await;
             let addr = super::listen(&address::listen(at)?, bind).await?;

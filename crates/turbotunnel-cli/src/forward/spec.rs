@@ -90,10 +90,17 @@ pub(crate) fn reverse(text: &str) -> Result<Reverse, Failure> {
 pub(crate) fn one_target(option: &str, text: &str) -> Result<Target, Failure> {
     let target = match &parts(text).unwrap_or_default()[..] {
         [host, port] => target(host, port),
-        _ => None,
+        _ => bare_ipv6(text),
     };
     let wrong = || Failure::new(Exit::Usage, format!("{option} {text:?} is not a target"));
     target.ok_or_else(|| wrong().tip(format!("{option} HOST:PORT, e.g. {option} 127.0.0.1:22")))
+}
+
+/// An IPv6 address without brackets before its port, which there has to be: what ssh makes of `-W %h:%p`.
+fn bare_ipv6(text: &str) -> Option<Target> {
+    let (host, port) = text.trim().rsplit_once(':')?;
+    let ip = host.split('%').next().unwrap_or(host);
+    ip.parse::<std::net::Ipv6Addr>().ok().and_then(|_| target(host, port))
 }
 
 fn both(bind: &str, port: &str, host: &str, host_port: &str) -> Option<Forward> {
@@ -139,6 +146,7 @@ fn unbracketed(host: &str) -> Option<&str> {
 
 /// Cut at the colons that are in no brackets; at most four parts.
 pub(crate) fn parts(text: &str) -> Option<Vec<&str>> {
+    let text = text.trim();
     let (mut parts, mut from, mut inside) = (Vec::new(), 0, false);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -188,6 +196,21 @@ mod tests {
             assert_eq!(reverse(text).unwrap(), Reverse { listen, target: to("a", 1) }, "{text}");
         }
         assert_eq!(one_target("-W", "[fe80::1%eth0]:22").unwrap(), to("fe80::1%eth0", 22));
+        assert_eq!(one_target("-W", " db.lan:22\r\n").unwrap(), to("db.lan", 22));
+        assert_eq!(forward("2222 ").unwrap().local.bind, ["127.0.0.1:2222"]);
+    }
+
+    /// `ProxyCommand turbotunnel client -W %h:%p` for a host whose name is an IPv6 address.
+    #[test]
+    fn an_ipv6_address_of_ssh_has_no_brackets() {
+        for (text, host) in [("::1:22", "::1"), ("2001:db8::7:22", "2001:db8::7"), ("fe80::1%eth0:22", "fe80::1%eth0")]
+        {
+            assert_eq!(one_target("-W", text).unwrap(), to(host, 22), "{text}");
+        }
+        assert_eq!(one_target("-W", "1:2:3:4:5:6:7:8:22").unwrap(), to("1:2:3:4:5:6:7:8", 22));
+        for text in ["::1", "::1:", "::1:0", "a:b:22", "1:2:3:22", "::1:x"] {
+            assert!(one_target("-W", text).is_err(), "{text}");
+        }
     }
 
     #[test]

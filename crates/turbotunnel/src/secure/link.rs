@@ -162,7 +162,11 @@ impl FromStr for Link {
     type Err = ParseLinkError;
 
     fn from_str(text: &str) -> Result<Self, ParseLinkError> {
-        let rest = text.strip_prefix(SCHEME).ok_or(ParseLinkError::NoLink)?;
+        // Phones write a first letter large, and what was pasted may have blanks and the end of a line with it.
+        let rest = match text.trim().split_at_checked(SCHEME.len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
+            _ => return Err(ParseLinkError::NoLink),
+        };
         let (rest, name) = split_off(rest, '#');
         let (rest, query) = split_off(rest, '?');
         let (authority, path) = split_off(rest, '/');
@@ -336,6 +340,15 @@ mod tests {
             assert_eq!(link.to_string().parse(), Ok(link.clone()));
             let with_slash = link.to_string().replacen(":8000", ":8000/?via=tcp", 1);
             assert_eq!(with_slash.parse(), Ok(link));
+        }
+    }
+
+    /// Typed on a phone, and pasted with the end of the line.
+    #[test]
+    fn a_link_is_the_same_in_capital_letters_and_between_blanks() {
+        let link = Link::new(key(), ["203.0.113.9:8000"]).unwrap();
+        for scheme in ["turbotunnel", "Turbotunnel", "TURBOTUNNEL"] {
+            assert_eq!(format!(" {scheme}://{}@203.0.113.9:8000\r\n", key()).parse(), Ok(link.clone()));
         }
     }
 
