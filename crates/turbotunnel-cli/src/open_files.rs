@@ -1,17 +1,19 @@
 //! Files that may be open, connections among them: whether they may be enough, and what is said when they are not.
 
-use std::sync::Weak;
-use std::time::Duration;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use turbotunnel::Listener;
 
+use crate::failure::reason;
 use crate::log::Log;
 
 /// A session may have a connection, the one that takes its place, and some streams to targets.
 const EACH_SESSION: u64 = 4;
 /// How often the listener is asked whether it had to pause.
 const LOOK: Duration = Duration::from_secs(1);
-/// A server that is short of files for hours says so once in this time.
+/// Who is short of files for hours says so once in this time.
 const REMIND: Duration = Duration::from_secs(60);
 
 /// Says before anybody comes that so many sessions will not find enough.
@@ -32,15 +34,50 @@ pub(crate) async fn watch(listener: Weak<Listener>, log: Log) {
         let short = stats.accept_pauses > seen;
         seen = stats.accept_pauses;
         if short {
-            match limit() {
-                Some(limit) => log.info(format_args!(
-                    "cannot accept: {limit} files open, that is the limit (ulimit -n, LimitNOFILE=); trying on"
-                )),
-                None => log.info(format_args!("cannot accept: too many files open; trying on")),
-            }
+            tell(&log);
         }
         tokio::time::sleep(if short { REMIND } else { LOOK }).await;
     }
+}
+
+fn tell(log: &Log) {
+    match limit() {
+        Some(limit) => log.info(format_args!(
+            "cannot accept: {limit} files open, that is the limit (ulimit -n, LimitNOFILE=); trying on"
+        )),
+        None => log.info(format_args!("cannot accept: too many files open; trying on")),
+    }
+}
+
+/// The same for ports that are not the listener's, several of them together: when it was told.
+#[derive(Clone, Default)]
+pub(crate) struct Shortage(Arc<Mutex<Option<Instant>>>);
+
+impl Shortage {
+    /// A connection could not be accepted, and will not be for a while.
+    pub(crate) fn on_error(&self, error: &io::Error, log: &Log) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|at| at.elapsed() < REMIND) {
+            return;
+        }
+        *told = Some(Instant::now());
+        if is_limit(error) {
+            tell(log);
+        } else {
+            log.info(format_args!("cannot accept: {}; trying on", reason(error)));
+        }
+    }
+}
+
+/// It is this process that has as many as it may have.
+#[cfg(unix)]
+fn is_limit(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_limit(_: &io::Error) -> bool {
+    false
 }
 
 /// `None`: no limit, or a system that has none of this kind.

@@ -857,6 +857,28 @@ fn a_server_that_runs_out_of_files_says_so_and_recovers() {
     assert_eq!(text(&output.stdout), "again", "{}", text(&output.stderr));
 }
 
+/// The same at a client, which tried ten times a second and said so each time.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_runs_out_of_files_says_so_once_and_recovers() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target}"));
+    let program = env!("CARGO_BIN_EXE_turbotunnel");
+    let mut few = Command::new("sh");
+    few.args(["-c", &format!("ulimit -n 40; exec {program} client {} -L 0 -D 0", server.link)]);
+    let client = Running::of(&mut few);
+    let at = client.line("forwarding 127.0.0.1:").split(' ').nth(2).unwrap().to_owned();
+    client.line(" up over ");
+    let crowd: Vec<_> = (0..60).map(|_| connect(&at)).collect();
+    client.line("cannot accept: 40 files open, that is the limit (ulimit -n, LimitNOFILE=); trying on");
+    // It has tried on ten times by then.
+    thread::sleep(Duration::from_secs(1));
+    drop(crowd);
+    assert_eq!(there_and_back(connect(&at), b"again"), b"again");
+    let more: Vec<_> = client.lines.try_iter().filter(|line| line.contains("cannot accept")).collect();
+    assert!(more.is_empty(), "{more:?}");
+}
+
 /// A server that has no room says so to whoever has the key; one that waits is served as soon as there is some.
 #[test]
 fn a_full_server_says_what_it_is_full_of() {

@@ -21,6 +21,7 @@ use crate::forward::spec::{self, Reverse};
 use crate::forward::uplink::Line;
 use crate::keys::{self, Way};
 use crate::log::Log;
+use crate::open_files::Shortage;
 use crate::service_manager;
 use crate::signals::{Signal, Signals};
 use crate::status;
@@ -107,6 +108,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         plain: args.reach.plain,
         open: open.clone(),
         traffic: line.board.traffic().clone(),
+        shortage: Shortage::default(),
         log: log.clone(),
     });
     let mut accepting = JoinSet::new();

@@ -20,6 +20,7 @@ use super::request::{Answer, Code, Request, Target};
 use super::socks;
 use crate::failure::reason;
 use crate::log::Log;
+use crate::open_files::Shortage;
 use crate::status::board::Traffic;
 use crate::text;
 
@@ -52,6 +53,7 @@ pub(crate) struct Inlet {
     /// Connections of programs.
     pub open: Open,
     pub traffic: Traffic,
+    pub shortage: Shortage,
     pub log: Log,
 }
 
@@ -64,7 +66,7 @@ pub(crate) async fn accept(listener: TcpListener, want: Want, inlet: Arc<Inlet>)
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                inlet.log.info(format_args!("cannot accept: {}", reason(&error)));
+                inlet.shortage.on_error(&error, &inlet.log);
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

@@ -23,6 +23,7 @@ use super::outlet;
 use super::pump::{Moved, pump};
 use super::request::{Answer, Code, Request, Target};
 use crate::log::Log;
+use crate::open_files::Shortage;
 use crate::status::board::Traffic;
 
 /// Connections of one port at once.
@@ -69,6 +70,7 @@ pub(crate) struct Lender {
     closed: watch::Sender<bool>,
     open: Open,
     traffic: Traffic,
+    shortage: Shortage,
     log: Log,
 }
 
@@ -81,7 +83,15 @@ struct Held {
 
 impl Lender {
     pub(crate) fn new(lent: Vec<Lent>, open: Open, traffic: Traffic, log: Log) -> Self {
-        Self { lent, held: Mutex::default(), closed: watch::Sender::new(false), open, traffic, log }
+        Self {
+            lent,
+            held: Mutex::default(),
+            closed: watch::Sender::new(false),
+            open,
+            traffic,
+            shortage: Shortage::default(),
+            log,
+        }
     }
 
     /// Takes all ports back. The connections that came to them go on.
@@ -139,7 +149,8 @@ impl Lender {
             let (mut connection, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(_) => {
+                Err(error) => {
+                    self.shortage.on_error(&error, &self.log);
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
