@@ -409,6 +409,23 @@ fn a_port_that_is_lent_at_another_address_is_not_told_to_be_refused() {
     assert_eq!(there_and_back(connect(&format!("127.0.0.1:{port}")), b"hello"), b"hello");
 }
 
+/// A browser that takes it for an HTTP proxy shows the page that says so, and no reset.
+#[test]
+fn an_http_request_at_a_socks_port_is_answered_with_a_page_that_arrives() {
+    let server = Keyed::start("--socks");
+    let (client, at) = client(&format!("{} -D 0", server.link), 1);
+    let mut browser = connect(&at[0]);
+    let cookie = "x".repeat(10_000);
+    write!(browser, "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nCookie: {cookie}\r\n\r\n").unwrap();
+    // What it would meet if it were slow.
+    thread::sleep(Duration::from_millis(300));
+    let mut page = String::new();
+    browser.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.0 501") && page.contains("socks5h://HOST:PORT"), "{page}");
+    drop(browser);
+    client.line("it speaks HTTP; this is a SOCKS 5 proxy (socks5h://)");
+}
+
 /// SIGTERM: no new connections, the old ones end in their own time.
 #[cfg(unix)]
 #[test]

@@ -123,6 +123,7 @@ impl Inlet {
                 match tokio::time::timeout(SOCKS_LIMIT, socks::accept(&mut connection)).await {
                     Ok(Ok(target)) => Some(target),
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                        socks::hear_out(&mut connection).await;
                         return ("nowhere".into(), Err(Failed::Socks(error)));
                     }
                     Ok(Err(error)) => return ("nowhere".into(), Err(Failed::Program(error))),

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -21,6 +22,11 @@ const IPV6: u8 = 4;
 const SUCCEEDED: u8 = 0;
 const COMMAND_NOT_SUPPORTED: u8 = 7;
 const ADDRESS_NOT_SUPPORTED: u8 = 8;
+
+/// Of somebody who is refused so much is read: the longest request that web servers take is 64 KiB.
+const REST: u64 = 64 << 10;
+/// And for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to say to a browser that was told that this is an HTTP proxy.
 const NOT_HTTP: &[u8] = b"HTTP/1.0 501 Not an HTTP proxy\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
@@ -103,6 +109,17 @@ pub(crate) async fn reply<C: AsyncWrite + Unpin>(connection: &mut C, code: Code)
     answer(connection, code).await
 }
 
+/// Ends a connection that was told why it is refused: with unread bytes there would be a reset, which overtakes what was told.
+pub(crate) async fn hear_out<C: AsyncRead + AsyncWrite + Unpin>(connection: &mut C) {
+    let heard = async {
+        connection.shutdown().await?;
+        let mut rest = connection.take(REST);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // A program that goes on, or that has gone, is let go.
+    let _ = tokio::time::timeout(PATIENCE, heard).await;
+}
+
 /// The address that the server connected from is nobody's business here, and no program looks at it.
 async fn answer<C: AsyncWrite + Unpin>(connection: &mut C, code: u8) -> io::Result<()> {
     connection.write_all(&[VERSION, code, 0, IPV4, 0, 0, 0, 0, 0, 0]).await
@@ -173,5 +190,26 @@ mod tests {
             let (wanted, _) = says(&whole[..cut]).await;
             assert_eq!(wanted.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{cut}");
         }
+    }
+
+    /// Who never stops talking, and who never goes, are heard for a while.
+    #[tokio::test]
+    async fn whoever_is_refused_is_not_heard_for_ever() {
+        let (mut program, mut connection) = duplex(1024);
+        let talking = tokio::spawn(async move {
+            let mut said = 0;
+            while program.write_all(&[b'x'; 1024]).await.is_ok() {
+                said += 1024;
+            }
+            said
+        });
+        hear_out(&mut connection).await;
+        drop(connection);
+        let said = talking.await.unwrap();
+        assert!((REST..=REST + 2048).contains(&said), "{said}");
+
+        let (program, mut connection) = duplex(1024);
+        tokio::time::timeout(PATIENCE * 20, hear_out(&mut connection)).await.unwrap();
+        drop(program);
     }
 }
