@@ -30,7 +30,7 @@ pub enum Exit {
     SessionLost = 8,
     /// Gave up: no contact for too long, after the session had worked.
     GaveUp = 9,
-    /// `demo` ran, and its verdict is bad.
+    /// `demo` ran, and its verdict is bad; `check` found something that is not well.
     BadVerdict = 10,
     /// The server could not reach the target.
     TargetUnreachable = 11,
@@ -38,6 +38,29 @@ pub enum Exit {
     Interrupted = 130,
     /// Ended at once by a second SIGTERM (128 + SIGTERM).
     Terminated = 143,
+}
+
+impl Exit {
+    /// All of them, with what the manual pages and docs/operate.md say of each.
+    pub const ALL: [(Self, &str); 14] = [
+        (Self::Done, "done, every byte accounted for; or ended by SIGTERM with nothing cut"),
+        (
+            Self::Unexpected,
+            "unexpected: standard input or output, a broken protocol; SIGTERM, and streams were cut before their end",
+        ),
+        (Self::Usage, "wrong usage: an unknown option, a bad address, a key file that cannot be used"),
+        (Self::CannotListen, "cannot listen: the port is in use, or not allowed"),
+        (Self::NeverConnected, "the server was never reached, or has no room (only with --fail-fast, --give-up)"),
+        (Self::WrongKey, "what answers has not shown that it has the server's key, or the server does not accept ours"),
+        (Self::OtherProtocol, "what answers is not a server of this kind"),
+        (Self::NotAllowed, "the server does not allow the target, or does not lend the port"),
+        (Self::SessionLost, "the server does not know the session any more, or has shut down; bytes may be missing"),
+        (Self::GaveUp, "gave up: no contact for too long, after it had worked"),
+        (Self::BadVerdict, "demo ran, and its verdict is bad; check found something that is not well"),
+        (Self::TargetUnreachable, "the server could not reach the target"),
+        (Self::Interrupted, "ended by Ctrl-C"),
+        (Self::Terminated, "ended at once by a second SIGTERM"),
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -189,6 +212,19 @@ mod tests {
         let failure = Failure::new(Exit::Usage, "no").tip("one\ntwo");
         assert_eq!(failure.to_string(), "error: no\n  tip: one\n       two\n");
         assert_eq!(Failure::interrupted().to_string(), "");
+    }
+
+    /// What operators read is what the program has.
+    #[test]
+    fn the_documents_have_all_exit_codes() {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operate.md")).unwrap();
+        let text = text.split("## Exit codes").nth(1).unwrap().split("##").next().unwrap();
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| code")).collect();
+        assert_eq!(rows.len(), Exit::ALL.len());
+        for ((exit, meaning), row) in Exit::ALL.into_iter().zip(rows) {
+            let expected = format!("| {} | {meaning} |", exit as u8);
+            assert!(row.replace('`', "").starts_with(&expected), "{row}, and not {expected}");
+        }
     }
 
     #[test]

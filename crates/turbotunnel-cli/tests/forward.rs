@@ -631,6 +631,7 @@ fn completions_and_manual_pages_are_made() {
     assert!(run(&format!("man {}", folder.path().display())).status.success());
     let page = std::fs::read_to_string(folder.path().join("turbotunnel-client.1")).unwrap();
     assert!(page.contains("SOCKS 5"), "{page}");
+    assert!(page.contains("TURBOTUNNEL_SERVER") && page.contains("EXIT STATUS") && page.contains("\n.nf\n"), "{page}");
 }
 
 /// What is shown over HTTP and by `status` is what happens.
