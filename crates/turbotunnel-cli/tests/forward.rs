@@ -94,6 +94,16 @@ fn socks(address: &str, host: &str, port: u16) -> (TcpStream, u8) {
     (connection, heard[3])
 }
 
+/// What is shown over HTTP, head and all. `at` as the log has it: `ADDRESS/`.
+fn fetch(at: &str, path: &str) -> String {
+    let address = at.trim_end_matches('/');
+    let mut connection = connect(address);
+    write!(connection, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 fn port_of(address: &str) -> u16 {
     address.rsplit_once(':').unwrap().1.parse().unwrap()
 }
@@ -445,6 +455,30 @@ fn both_ends_drain() {
     assert!(TcpStream::connect(&at[0]).is_err(), "a client that ends takes no more");
     assert_eq!(there_and_back(open, b"bye"), b"bye");
     assert_eq!((client.wait().code(), server.server.wait().code()), (Some(0), Some(0)));
+}
+
+/// While the last streams end nothing new is taken, and a balancer that asks is told so.
+#[cfg(unix)]
+#[test]
+fn who_drains_is_not_ready_any_more() {
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target} --status 127.0.0.1:0"));
+    let status = |of: &Running| of.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let at_server = status(&server.server);
+    let client = Running::start(&format!("client {} -L 0 --status 127.0.0.1:0", server.link));
+    let at_client = status(&client);
+    let line = client.line("forwarding ");
+    let mut open = connect(line.split("forwarding ").nth(1).unwrap().split(' ').next().unwrap());
+    for (end, at) in [(&client, &at_client), (&server.server, &at_server)] {
+        open.write_all(b"hello").unwrap();
+        open.read_exact(&mut [0; 5]).unwrap();
+        assert!(fetch(at, "readyz").ends_with("\r\n\r\nready\n"));
+        end.signal("TERM");
+        end.line("ending; waiting up to 30 s for 1 stream");
+        let unready = fetch(at, "readyz");
+        assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("\r\n\r\nending\n"), "{unready}");
+        assert!(fetch(at, "healthz").starts_with("HTTP/1.1 200"));
+    }
 }
 
 /// What does not end in time is cut, and nobody says that all is well.

@@ -95,7 +95,7 @@ impl Ports {
 }
 
 async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) -> Result<(), Failure> {
-    let log = line.log.clone();
+    let (log, board) = (line.log.clone(), line.board.clone());
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
     let mut listeners = Vec::new();
     for (local, want) in ports.local {
@@ -135,6 +135,7 @@ async fn through_ports(line: Line, ports: Ports, open: Open, args: &ClientArgs) 
         ended = signalled => ended,
     };
     service_manager::stopping();
+    board.set_ending();
     // No new connections; those that there are may end.
     accepting.abort_all();
     let result = match ended {
@@ -209,7 +210,7 @@ async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Re
     let request = to.map_or(Request::Default, Request::Connect);
     let result = tokio::select! {
         result = carry(line, &session, &request, args.reach.plain, stopped) => result,
-        failure = obey_in_stdio(&mut signals, stop, args.drain) => Err(failure),
+        failure = obey_in_stdio(&mut signals, stop, args.drain, &line.board) => Err(failure),
     };
     let patience = if result.is_ok() { GOODBYE } else { HASTY_GOODBYE };
     let _ = tokio::time::timeout(patience, session.close()).await;
@@ -218,7 +219,7 @@ async fn through_stdio(line: &Line, to: Option<Target>, args: &ClientArgs) -> Re
 
 /// SIGTERM: nothing more is read from stdin, and what is on its way may arrive, within the limit. SIGHUP is the same: it is how ssh ends its ProxyCommand. Returns when it has to end at
 /// once.
-async fn obey_in_stdio(signals: &mut Signals, stop: oneshot::Sender<()>, limit: Duration) -> Failure {
+async fn obey_in_stdio(signals: &mut Signals, stop: oneshot::Sender<()>, limit: Duration, board: &Board) -> Failure {
     let asked = async |signals: &mut Signals| loop {
         match signals.next().await {
             Signal::Terminate | Signal::Hangup => return None,
@@ -229,6 +230,7 @@ async fn obey_in_stdio(signals: &mut Signals, stop: oneshot::Sender<()>, limit: 
     if let Some(failure) = asked(signals).await {
         return failure;
     }
+    board.set_ending();
     // Whoever listens is gone only with everything else.
     let _ = stop.send(());
     let end = tokio::time::sleep(limit);

@@ -181,7 +181,7 @@ async fn serve(
     }
     if let Some(at) = &args.status {
         board.own().set_listener(&listener);
-        super::serve_status(at, board, log).await?;
+        super::serve_status(at, board.clone(), log).await?;
     }
     let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
@@ -197,6 +197,7 @@ async fn serve(
     }
 
     service_manager::stopping();
+    board.set_ending();
     // New streams are refused in words from now on, and the carriers of the old ones may come and go.
     outlet.lender.close();
     let waiting = open.now();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ struct Inner {
     began: Instant,
     role: &'static str,
     open: Open,
+    /// Nothing new begins.
+    ending: AtomicBool,
     metrics: Metrics,
     sessions: Mutex<Sessions>,
     own: Own,
@@ -204,12 +207,30 @@ impl Board {
         registry.register("build", "Which program this is", Info::new(Build { version: env!("CARGO_PKG_VERSION") }));
         let own = Own::default();
         registry.register_collector(Box::new(own.clone()));
-        Self(Arc::new(Inner { began: Instant::now(), role, open, metrics, sessions: Mutex::default(), own, registry }))
+        Self(Arc::new(Inner {
+            began: Instant::now(),
+            role,
+            open,
+            ending: AtomicBool::new(false),
+            metrics,
+            sessions: Mutex::default(),
+            own,
+            registry,
+        }))
     }
 
     /// Where bytes of streams are counted.
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.0.metrics.traffic
+    }
+
+    /// The program ends: it is not ready any more, whatever sessions there are.
+    pub(crate) fn set_ending(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed)
     }
 
     /// Whose numbers they are, to be set.

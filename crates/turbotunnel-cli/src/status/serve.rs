@@ -98,8 +98,11 @@ fn answer(request: &Request<Incoming>, bound: IpAddr, board: &Board) -> Answer {
     }
 }
 
-/// A server is ready when it runs; a client is when its session has contact.
+/// A server is ready when it runs; a client is when its session has contact. Neither is when it is ending: it takes nothing new.
 fn readiness(board: &Board) -> Answer {
+    if board.is_ending() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "ending\n");
+    }
     let snapshot = board.snapshot();
     if snapshot.role == "server" || snapshot.sessions_connected > 0 {
         return text(StatusCode::OK, "ready\n");
@@ -202,6 +205,21 @@ mod tests {
         assert!(get(at, &asks("/metrics", &host)).await.contains("turbotunnel_sessions{state=\"connected\"} 1"));
         assert!(get(at, &asks("/", &host)).await.contains("<html"));
         assert!(get(at, &asks("/nothing", &host)).await.starts_with("HTTP/1.1 404"));
+    }
+
+    /// A health check is to send nobody to a program that waits for its last streams and refuses new ones.
+    #[tokio::test]
+    async fn whoever_is_ending_is_alive_and_not_ready() {
+        for role in ["server", "client"] {
+            let board = Board::new(role, Open::default());
+            board.handle_event(SessionId([1; 8]), &Event::CarrierUp { number: 1, addr: None, gap: None, resent: 0 });
+            let at = start("127.0.0.1:0", board.clone()).await.unwrap();
+            assert!(get(at, &asks("/readyz", "localhost")).await.starts_with("HTTP/1.1 200"), "{role}");
+            board.set_ending();
+            let unready = get(at, &asks("/readyz", "localhost")).await;
+            assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("\r\n\r\nending\n"), "{role}: {unready}");
+            assert!(get(at, &asks("/healthz", "localhost")).await.starts_with("HTTP/1.1 200"), "{role}");
+        }
     }
 
     /// A web site has its name lead to 127.0.0.1 and lets the visitor's browser ask.
