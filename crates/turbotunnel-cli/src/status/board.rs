@@ -182,6 +182,9 @@ impl Board {
             memory: Gauge::default(),
             traffic: Traffic::default(),
         };
+        for why in ALL_WHYS {
+            let _ = metrics.ended.get_or_create(&Why { why });
+        }
         let mut registry = Registry::with_prefix("turbotunnel");
         registry.register("sessions", "Sessions now, with a carrier and without", metrics.sessions.clone());
         registry.register("sessions_started", "Sessions that began", metrics.started.clone());
@@ -408,10 +411,16 @@ fn end(end: CarrierEnd) -> &'static str {
     }
 }
 
+/// All that [`why`] says: what is there from the start has a rate from its first event on.
+const ALL_WHYS: [&str; 9] =
+    ["closed", "shutdown", "timeout", "unknown", "memory", "not_admitted", "abandoned", "protocol", "other"];
+
 /// Why a session is over, as a label.
 fn why(error: &SessionError) -> &'static str {
     match error {
-        SessionError::Closed | SessionError::ClosedByPeer(ByeReason::Done | ByeReason::Shutdown) => "closed",
+        SessionError::Closed | SessionError::ClosedByPeer(ByeReason::Done) => "closed",
+        // Finished or not, so it is no good end.
+        SessionError::ClosedByPeer(ByeReason::Shutdown) => "shutdown",
         SessionError::GaveUp(_) | SessionError::Stalled(_) => "timeout",
         SessionError::Abandoned => "abandoned",
         SessionError::OutOfMemory | SessionError::ClosedByPeer(ByeReason::OutOfMemory) => "memory",
@@ -477,6 +486,38 @@ mod tests {
         }
         let snapshot = board.snapshot();
         assert_eq!((snapshot.sessions_connected, snapshot.sessions[0].carrier), (1, 2));
+    }
+
+    /// A counter that appears with its first event has no rate before the second: each is there from the start.
+    #[test]
+    fn ends_of_sessions_are_counted_from_nothing_on_and_a_shutdown_is_no_good_end() {
+        let board = Board::new("client", Open::default());
+        let has = |line: &str| {
+            let text = board.metrics().unwrap();
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        };
+        for (n, (error, label)) in [
+            (SessionError::Closed, "closed"),
+            (SessionError::ClosedByPeer(ByeReason::Done), "closed"),
+            (SessionError::ClosedByPeer(ByeReason::Shutdown), "shutdown"),
+            (SessionError::GaveUp(Duration::from_secs(1)), "timeout"),
+            (SessionError::Abandoned, "abandoned"),
+            (SessionError::OutOfMemory, "memory"),
+            (SessionError::NotAdmitted, "not_admitted"),
+            (SessionError::Unknown, "unknown"),
+            (SessionError::ClosedByPeer(ByeReason::Protocol), "protocol"),
+            (SessionError::Aborted, "other"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let counted = u64::from(n == 1);
+            has(&format!("turbotunnel_sessions_ended_total{{why=\"{label}\"}} {counted}"));
+            let id = SessionId([n as u8; 8]);
+            board.handle_event(id, &up(1, None));
+            board.handle_event(id, &Event::SessionEnded(error));
+            has(&format!("turbotunnel_sessions_ended_total{{why=\"{label}\"}} {}", counted + 1));
+        }
     }
 
     #[test]
