@@ -16,6 +16,19 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Who is short of files for hours says so once in this time.
 const REMIND: Duration = Duration::from_secs(60);
 
+/// Whether that error is for want of descriptors, the program's own or the system's.
+pub(crate) fn is_short(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        .into_iter()
+        .any(|short| error.raw_os_error() == Some(short.raw_os_error()));
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 /// Says before anybody comes that so many sessions will not find enough.
 pub(crate) fn warn_early(max_sessions: Option<u32>, log: &Log) {
     let Some((limit, sessions)) = limit().zip(max_sessions) else { return };

@@ -689,6 +689,62 @@ fn numbers_are_shown() {
     assert!(text(&gone.stderr).contains("error: no status from http://"), "{}", text(&gone.stderr));
 }
 
+/// A database is down: the operator hears of it once and not for each program that asks, and the numbers of both ends have each of them.
+#[test]
+fn a_target_that_is_down_is_told_and_counted() {
+    let (_held, nobody) = dead_port();
+    let (up, down) = (target(echo), format!("127.0.0.1:{nobody}"));
+    let server = Keyed::start(&format!("--to {up} --allow {down} --status 127.0.0.1:0"));
+    let status = |of: &Running| of.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let at_server = status(&server.server);
+    let client = Running::start(&format!("client {} -L 0 -L 0:{down} --status 127.0.0.1:0", server.link));
+    let at_client = status(&client);
+    let forwarded = || client.line("forwarding ").split(' ').nth(2).unwrap().to_owned();
+    let (to_up, to_down) = (forwarded(), forwarded());
+    let requests = |at: &str, outcome: &str| {
+        let name = format!("turbotunnel_stream_requests_total{{outcome=\"{outcome}\"}} ");
+        let numbers = fetch(at, "metrics");
+        let value = numbers.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{name}\n{numbers}"))
+    };
+    assert_eq!(
+        (requests(&at_server, "refused"), requests(&at_client, "timed_out")),
+        (0, 0),
+        "there before they happen"
+    );
+    assert_eq!(there_and_back(connect(&to_up), b"up"), b"up");
+    for _ in 0..3 {
+        let error = connect(&to_down).read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    for at in [&at_server, &at_client] {
+        assert_eq!((requests(at, "ok"), requests(at, "refused"), requests(at, "failed")), (1, 3, 0), "{at}");
+    }
+    server.server.line(&format!("1 stream to {down} failed: connection refused"));
+    assert_eq!(server.server.lines.try_iter().filter(|line| line.contains("failed")).count(), 0, "and that once");
+}
+
+/// The server may open no more files: that is what its operator hears, and not that a target has failed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_without_files_for_targets_says_what_it_is_short_of() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    let target = target(echo);
+    let server = Keyed::start(&format!("--to {target} --status 127.0.0.1:0"));
+    let at_server = server.server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let (_client, at) = client(&format!("{} -L 0", server.link), 1);
+    assert_eq!(there_and_back(connect(&at[0]), b"there is room"), b"there is room");
+    // What is open stays open.
+    let (process, before) = (Some(Pid::from_child(&server.server.child)), getrlimit(Resource::Nofile));
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
+    connect(&at[0]).read(&mut [0; 1]).unwrap_err();
+    server.server.line(&format!("1 stream to {target} failed: the server has too many files open"));
+    prlimit(process, Resource::Nofile, before).unwrap();
+    assert!(fetch(&at_server, "metrics").contains("turbotunnel_stream_requests_total{outcome=\"too_many_files\"} 1\n"));
+    assert_eq!(there_and_back(connect(&at[0]), b"again"), b"again");
+}
+
 /// A target breaks off in the middle of what it says, or a program does: the other side gets what came, and no orderly end.
 #[test]
 fn what_is_broken_off_does_not_look_finished() {

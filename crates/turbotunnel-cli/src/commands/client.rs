@@ -265,7 +265,7 @@ async fn carry(
     let mut program = Program::new(stdin, stdout, stopped);
     let stream =
         inlet::opened(session, (!plain).then_some(request)).await.map_err(|error| line.failure(&error, None))?;
-    let mut stream = Answered::new(stream, !plain);
+    let mut stream = Answered::new(stream, !plain).counted(line.board.traffic());
     let mut moved = Moved::default();
     let broken = match pump(&mut program, &mut stream, &mut moved, line.board.traffic()).await {
         Ok(()) => return Ok(()),

@@ -15,8 +15,10 @@ use crate::address;
 use crate::args::{EchoServerArgs, ServerArgs, ServingArgs};
 use crate::failure::{Exit, Failure};
 use crate::forward::allow::Allowed;
+use crate::forward::failing::Failing;
 use crate::forward::open::Open;
 use crate::forward::outlet::{Outlet, Service};
+use crate::forward::request::Code;
 use crate::forward::reverse::{Lender, Lent};
 use crate::forward::spec;
 use crate::keys;
@@ -121,6 +123,7 @@ async fn serve(
         allowed: does.allowed,
         lender: Arc::new(Lender::new(does.lent, open.clone(), traffic.clone(), log.clone())),
         traffic,
+        failing: Failing::new(log.clone()),
         log: log.clone(),
     };
     let (events, counts) = (log.clone(), board.clone());
@@ -421,6 +424,7 @@ async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {
     while let Ok((stream, peer)) = listener.accept().await {
         let (outlet, one) = (outlet.clone(), open.one());
         if outlet.only_echoes() {
+            outlet.traffic.count(Code::Done);
             // As little as there can be in the task: there can be thousands that do nothing but wait.
             let mut stream = stream;
             tokio::spawn(async move {

@@ -153,6 +153,16 @@ impl Allowed {
         })
     }
 
+    /// Whether a rule names it, or its address. What else `*` and networks allow is the clients' choice, and nobody's business.
+    pub(crate) fn names(&self, target: &Target) -> bool {
+        let ip = target.host.parse::<IpAddr>().ok();
+        self.0.iter().filter(|rule| rule.ports.contains(target.port)).any(|rule| match &rule.host {
+            Host::Name(name) => *name == folded(&target.host),
+            Host::Net(net) => ip.is_some_and(|ip| net.contains(&ip.to_canonical())),
+            Host::Public => false,
+        })
+    }
+
     /// Of the addresses that the target's name has led to, those that may be connected to.
     pub(crate) fn addresses(&self, target: &Target, found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         self.addresses_from(is_own, target, found)
@@ -245,6 +255,23 @@ mod tests {
         let addresses = allowed.addresses(&target, [found]);
         assert!(addresses.is_empty() || allowed.may(&target), "{rules:?} {wanted}");
         !addresses.is_empty()
+    }
+
+    /// The operator knows what he has named; where else clients go is not for his log.
+    #[test]
+    fn only_what_a_rule_names_is_named() {
+        let rules = ["db.lan:5432", "10.0.0.0/8:22", "*:443"].map(|text| text.parse().unwrap());
+        let allowed = Allowed::new(rules);
+        for (host, port, named) in [
+            ("DB.lan.", 5432, true),
+            ("db.lan", 22, false),
+            ("10.1.2.3", 22, true),
+            ("example.org", 22, false),
+            ("example.org", 443, false),
+            ("203.0.113.7", 443, false),
+        ] {
+            assert_eq!(allowed.names(&Target { host: host.into(), port }), named, "{host}:{port}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::request::{Answer, Code, Request, Target};
 use super::spec::Reverse;
 use crate::failure::{Exit, Failure, reason};
 use crate::log::Log;
+use crate::open_files;
 use crate::status::board::Traffic;
 
 /// Before a port is asked for again.
@@ -43,7 +44,7 @@ pub(crate) async fn borrow_ports(
         };
         let Some(session) = session else { continue };
         let borrowed = Arc::new(Borrowed::default());
-        let asking = reverse.iter().map(|reverse| ask(&session, reverse, &borrowed, log));
+        let asking = reverse.iter().map(|reverse| ask(&session, reverse, &borrowed, traffic, log));
         let asking = async {
             let mut asking: Vec<Pin<Box<_>>> = asking.map(Box::pin).collect();
             std::future::poll_fn(|cx| {
@@ -79,12 +80,13 @@ impl Borrowed {
 }
 
 /// Asks for one port and holds it for as long as the session lives. Returns when it is not allowed.
-async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, log: &Log) -> Failure {
+async fn ask(session: &Session, reverse: &Reverse, borrowed: &Borrowed, traffic: &Traffic, log: &Log) -> Failure {
     let wanted = &reverse.listen;
     loop {
         let asked = async {
             let mut stream = inlet::opened(session, Some(&Request::Listen(wanted.clone()))).await?;
             let answer = Answer::read(&mut stream).await?;
+            traffic.count(answer.code);
             io::Result::Ok((stream, answer))
         };
         match asked.await {
@@ -158,21 +160,30 @@ async fn serve_arrivals(session: &Session, borrowed: &Arc<Borrowed>, open: &Open
 }
 
 async fn serve_arrival(stream: &mut Stream, borrowed: &Borrowed, traffic: &Traffic, log: &Log) -> io::Result<()> {
+    let say = async |stream: &mut Stream, code: Code| {
+        traffic.count(code);
+        stream.write_all(&Answer::new(code).encode()).await
+    };
     let target = match Request::read(&mut *stream).await? {
         Request::Arrived(from) => borrowed.lock().get(&from.port).cloned(),
-        _ => return stream.write_all(&Answer::new(Code::UnknownKind).encode()).await,
+        _ => return say(stream, Code::UnknownKind).await,
     };
     let Some(target) = target else {
-        return stream.write_all(&Answer::new(Code::NotAllowed).encode()).await;
+        return say(stream, Code::NotAllowed).await;
     };
     let mut connection = match outlet::connect(&target).await {
         Ok(connection) => connection,
         Err(error) => {
+            if open_files::is_short(&error) {
+                log.info(format_args!("a connection from the server to {target}: too many open files"));
+                traffic.count_short_of_files();
+                return stream.write_all(&Answer::new(Code::of(&error)).encode()).await;
+            }
             log.info(format_args!("a connection from the server to {target}: {}", Code::of(&error)));
-            return stream.write_all(&Answer::new(Code::of(&error)).encode()).await;
+            return say(stream, Code::of(&error)).await;
         }
     };
-    stream.write_all(&Answer::new(Code::Done).encode()).await?;
+    say(stream, Code::Done).await?;
     let pumped = pump(&mut connection, stream, &mut Moved::default(), traffic).await;
     pumped.map_err(|(Broken::Connection(error) | Broken::Stream(error))| error)
 }

@@ -151,7 +151,7 @@ impl Inlet {
     ) -> Result<(), Failed> {
         let request = target.map_or(Request::Default, Request::Connect);
         let stream = self.stream(&request).await.map_err(|error| Failed::Stream(error.into()))?;
-        let mut stream = Answered::new(stream, !self.plain);
+        let mut stream = Answered::new(stream, !self.plain).counted(&self.traffic);
         if socks {
             // The program wants to know before it goes on.
             let code = stream.answer().await.map_err(Failed::Stream)?;
@@ -213,12 +213,25 @@ pub(crate) struct Answered {
     stream: Stream,
     /// What has come of the answer; `None`: all of it, or there is none.
     partial: Option<Vec<u8>>,
+    /// Where it is counted what the answer was.
+    counted: Option<Traffic>,
 }
 
 impl Answered {
     /// `awaited`: there will be one.
     pub(crate) fn new(stream: Stream, awaited: bool) -> Self {
-        Self { stream, partial: awaited.then(Vec::new) }
+        Self { stream, partial: awaited.then(Vec::new), counted: None }
+    }
+
+    /// The same, and what the answer was is counted.
+    pub(crate) fn counted(self, traffic: &Traffic) -> Self {
+        Self { counted: Some(traffic.clone()), ..self }
+    }
+
+    fn count(&self, code: Code) {
+        if let Some(traffic) = &self.counted {
+            traffic.count(code);
+        }
     }
 
     /// Waits for the answer alone, before anything is read.
@@ -226,7 +239,9 @@ impl Answered {
         if self.partial.take().is_none() {
             return Ok(Code::Done);
         }
-        Ok(Answer::read(&mut self.stream).await?.code)
+        let code = Answer::read(&mut self.stream).await?.code;
+        self.count(code);
+        Ok(code)
     }
 
     /// What is behind an error of the stream: who writes to a stream that is being refused may meet its end before the answer that says why.
@@ -246,6 +261,7 @@ impl Answered {
             if missing == 0 {
                 let code = Answer::decode(partial);
                 self.partial = None;
+                self.count(code);
                 return Poll::Ready(match code {
                     Code::Done => Ok(()),
                     code => Err(io::Error::new(io::ErrorKind::ConnectionRefused, Refusal(code))),

@@ -10,6 +10,7 @@
 
 pub(crate) mod allow;
 pub(crate) mod borrow;
+pub(crate) mod failing;
 pub(crate) mod inlet;
 pub(crate) mod open;
 pub(crate) mod outlet;

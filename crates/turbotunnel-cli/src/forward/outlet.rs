@@ -12,11 +12,13 @@ use tokio::net::TcpStream;
 use turbotunnel::{Peer, Stream};
 
 use super::allow::Allowed;
+use super::failing::Failing;
 use super::pump::{Broken, Moved, pump};
 use super::request::{Answer, Code, Request, Target};
 use super::reverse::Lender;
 use crate::failure::reason;
 use crate::log::Log;
+use crate::open_files;
 use crate::status::board::Traffic;
 use crate::text;
 
@@ -49,6 +51,7 @@ pub(crate) struct Outlet {
     pub allowed: Allowed,
     pub lender: Arc<Lender>,
     pub traffic: Traffic,
+    pub failing: Failing,
     pub log: Log,
 }
 
@@ -68,7 +71,7 @@ impl fmt::Display for Outlet {
 enum Ended {
     /// Before there was a target.
     Request(io::Error),
-    Refused(String, Code),
+    Refused(String, String),
     Broken(String, Broken),
 }
 
@@ -98,7 +101,7 @@ impl Outlet {
         match ended {
             Ok(to) => self.log.detail(format_args!("{peer} to {to} ended after {age}, {down} there, {up} back")),
             Err(Ended::Request(error)) => self.log.detail(format_args!("{peer} ended: {}", reason(&error))),
-            Err(Ended::Refused(to, code)) => self.log.detail(format_args!("{peer} to {to}: {code}")),
+            Err(Ended::Refused(to, why)) => self.log.detail(format_args!("{peer} to {to}: {why}")),
             Err(Ended::Broken(to, broken)) => {
                 let (who, error) = match &broken {
                     Broken::Connection(error) => ("the target", error),
@@ -123,6 +126,7 @@ impl Outlet {
             Request::Default => match &self.service {
                 None => return self.refuse(stream, "the server's own target".into(), Code::NotAllowed).await,
                 Some(Service::Echo) => {
+                    self.traffic.count(Code::Done);
                     self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
                     let echoed = crate::echo::echo(stream, &self.traffic).await.map_err(Ended::Request)?;
                     (moved.up, moved.down) = (echoed, echoed);
@@ -150,8 +154,21 @@ impl Outlet {
         let name = target.to_string();
         let mut connection = match self.connect(&target, own).await {
             Ok(connection) => connection,
-            Err(error) => return self.refuse(stream, name, Code::of(&error)).await,
+            Err(error) => {
+                let code = Code::of(&error);
+                let why = if open_files::is_short(&error) {
+                    self.traffic.count_short_of_files();
+                    "the server has too many files open".to_owned()
+                } else {
+                    self.traffic.count(code);
+                    code.to_string()
+                };
+                self.failing.tell((own || self.allowed.names(&target)).then_some(&name), &why);
+                self.answer(stream, Answer::new(code)).await.map_err(Ended::Request)?;
+                return Err(Ended::Refused(name, why));
+            }
         };
+        self.traffic.count(Code::Done);
         self.answer(stream, Answer::new(Code::Done)).await.map_err(Ended::Request)?;
         match pump(&mut connection, stream, moved, &self.traffic).await {
             Ok(()) => Ok(name),
@@ -164,9 +181,10 @@ impl Outlet {
     }
 
     async fn refuse(&self, stream: &mut Stream, what: String, code: Code) -> Result<String, Ended> {
+        self.traffic.count(code);
         self.answer(stream, Answer::new(code)).await.map_err(Ended::Request)?;
         // What was sent in good hope comes to nothing.
-        Err(Ended::Refused(what, code))
+        Err(Ended::Refused(what, code.to_string()))
     }
 
     async fn connect(&self, target: &Target, own: bool) -> io::Result<TcpStream> {
@@ -191,8 +209,12 @@ async fn within_limit<T>(future: impl Future<Output = io::Result<T>>) -> io::Res
 
 async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-    // Whatever a resolver says, there is no address.
-    let found: Vec<_> = found.map_err(|_| io::ErrorKind::NotFound)?.collect();
+    // Whatever a resolver says, there is no address, unless it could not even ask.
+    let found: Vec<_> = match found {
+        Ok(found) => found.collect(),
+        Err(error) if open_files::is_short(&error) => return Err(error),
+        Err(_) => return Err(io::ErrorKind::NotFound.into()),
+    };
     if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
 }
 

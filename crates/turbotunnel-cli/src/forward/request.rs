@@ -121,7 +121,8 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 11] = [
+    /// Each of them.
+    pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Failed,
         Self::NotAllowed,
@@ -137,6 +138,23 @@ impl Code {
 
     fn known(code: u8) -> Self {
         Self::ALL.into_iter().find(|known| *known as u8 == code).unwrap_or(Self::Failed)
+    }
+
+    /// Its name among numbers.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Done => "ok",
+            Self::Failed => "failed",
+            Self::NotAllowed => "not_allowed",
+            Self::NoSuchName => "no_such_name",
+            Self::Refused => "refused",
+            Self::NetworkUnreachable => "network_unreachable",
+            Self::HostUnreachable => "host_unreachable",
+            Self::TimedOut => "timed_out",
+            Self::UnknownKind => "unknown_kind",
+            Self::PortInUse => "port_in_use",
+            Self::Ending => "ending",
+        }
     }
 
     /// The code of an error in reaching a target.

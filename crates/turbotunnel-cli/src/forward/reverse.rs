@@ -118,11 +118,13 @@ impl Lender {
             Ok(borrowed) => borrowed,
             Err(error) => {
                 let code = Code::of(&error);
+                self.traffic.count(code);
                 // What is wrong is the address, and not the port.
                 let port = Some(wanted.port).filter(|_| code == Code::NotAllowed && self.lends_elsewhere(wanted));
                 return stream.write_all(&Answer { code, port }.encode()).await;
             }
         };
+        self.traffic.count(Code::Done);
         let port = borrowed.at.1;
         let session = stream.session().clone();
         self.log.info(format_args!("session {} listens on {}", session.id().short(), shown(&borrowed.at)));
@@ -285,7 +287,9 @@ impl Drop for Borrowed {
 
 async fn carry(connection: &mut TcpStream, stream: &mut Stream, request: Request, traffic: &Traffic) -> io::Result<()> {
     stream.write_all(&request.encode()).await?;
-    if Answer::read(&mut *stream).await?.code != Code::Done {
+    let code = Answer::read(&mut *stream).await?.code;
+    traffic.count(code);
+    if code != Code::Done {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     pump(connection, stream, &mut Moved::default(), traffic).await.map_err(|_| io::ErrorKind::ConnectionReset.into())

@@ -22,6 +22,7 @@ use turbotunnel::{CarrierEnd, Event, SessionError, SessionId};
 
 use super::own::{self, Numbers, Own};
 use crate::forward::open::Open;
+use crate::forward::request::Code;
 
 /// Sessions that a snapshot tells one by one: those that came last.
 const SHOWN: usize = 50;
@@ -44,13 +45,37 @@ struct Inner {
     registry: Registry,
 }
 
-/// Bytes of streams.
+/// What streams do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Traffic {
     /// Into streams.
     pub sent: Counter,
     /// Out of streams.
     pub received: Counter,
+    outcomes: Family<Outcome, Counter>,
+}
+
+impl Traffic {
+    /// It is known what became of one that wanted to go somewhere.
+    pub(crate) fn count(&self, code: Code) {
+        self.count_outcome(code.label());
+    }
+
+    /// It did not get there for want of descriptors, which has no code.
+    pub(crate) fn count_short_of_files(&self) {
+        self.count_outcome(SHORT_OF_FILES);
+    }
+
+    fn count_outcome(&self, outcome: &'static str) {
+        self.outcomes.get_or_create(&Outcome { outcome }).inc();
+    }
+}
+
+const SHORT_OF_FILES: &str = "too_many_files";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -185,11 +210,17 @@ impl Board {
         for why in ALL_WHYS {
             let _ = metrics.ended.get_or_create(&Why { why });
         }
+        for outcome in Code::ALL.into_iter().map(Code::label).chain([SHORT_OF_FILES]) {
+            let _ = metrics.traffic.outcomes.get_or_create(&Outcome { outcome });
+        }
         let mut registry = Registry::with_prefix("turbotunnel");
         registry.register("sessions", "Sessions now, with a carrier and without", metrics.sessions.clone());
         registry.register("sessions_started", "Sessions that began", metrics.started.clone());
         registry.register("sessions_ended", "Sessions that are over", metrics.ended.clone());
         registry.register("streams", "Streams that are open", metrics.streams.clone());
+        // Not "streams": that is the gauge's, and a format in which `_total` is not a part of the name has one metric of a name.
+        let help = "Streams that wanted to go somewhere, by what became of that";
+        registry.register("stream_requests", help, metrics.traffic.outcomes.clone());
         registry.register("carriers", "Carriers that were used", metrics.carriers.clone());
         registry.register("carriers_lost", "Carriers that ended, and how", metrics.lost.clone());
         registry.register("dial_failures", "Dials that failed", metrics.dial_failures.clone());
