@@ -52,7 +52,7 @@ struct Verbosity {
     /// Tell more, with full addresses
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900, conflicts_with = "quiet")]
     verbose: u8,
-    /// Tell errors only
+    /// Tell only errors, and what somebody has to do something about
     #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
     /// Read settings from this file; what the command line and the environment say counts more

@@ -28,7 +28,7 @@ const TELL_DROPPED: Duration = Duration::from_secs(1);
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Errors only.
+    /// Errors, and what somebody has to do something about.
     Quiet,
     /// What the user wants to know.
     #[default]
@@ -133,6 +133,11 @@ impl Log {
         self.say(Level::Normal, text);
     }
 
+    /// Something that somebody has to do something about, or it stays wrong: told with `-q`, too.
+    pub fn warn(&self, name: &str, fields: &[(&str, Value)], text: impl fmt::Display) {
+        self.say_event(Level::Quiet, Some((name, fields)), text);
+    }
+
     /// Something for those who look for a cause (`-v`).
     pub fn detail(&self, text: impl fmt::Display) {
         self.say(Level::Verbose, text);
@@ -205,7 +210,14 @@ impl Log {
         if self.account.allows(START.elapsed()) {
             self.push(match self.format {
                 Format::Human => format!("{} {text}\n", Clock::now()),
-                Format::Json => json(if level == Level::Verbose { "debug" } else { "info" }, event, &text.to_string()),
+                Format::Json => {
+                    let level = match level {
+                        Level::Quiet => "warning",
+                        Level::Normal => "info",
+                        Level::Verbose => "debug",
+                    };
+                    json(level, event, &text.to_string())
+                }
             });
         } else {
             self.account.drop_line();
@@ -282,7 +294,7 @@ fn write_lines(items: &Receiver<Item>, mut sink: impl Write, format: Format, dro
             let line = match format {
                 Format::Human => format!("{} {lost} log lines were dropped\n", Clock::now()),
                 Format::Json => {
-                    json("warn", Some(("log_dropped", &[("lines", lost.into())])), "log lines were dropped")
+                    json("warning", Some(("log_dropped", &[("lines", lost.into())])), "log lines were dropped")
                 }
             };
             let _ = sink.write_all(line.as_bytes());
@@ -359,6 +371,26 @@ mod tests {
             (&lines[2]["level"], &lines[2]["exit"], &lines[2]["tip"]),
             (&"error".into(), &2.into(), &"do".into())
         );
+    }
+
+    /// `-q` is for whom nothing is news; what needs his hands is.
+    #[test]
+    fn a_quiet_log_has_warnings_and_nothing_less() {
+        for level in [Level::Quiet, Level::Normal] {
+            let sink = Sink::default();
+            let log = Log::new(level, Format::Json, sink.clone());
+            log.warn("cannot_accept", &[("files", 16.into())], "cannot accept");
+            log.detail("not at this level");
+            if level == Level::Quiet {
+                log.info("nor this");
+                log.event("carrier_up", &[], "nor this");
+            }
+            log.flush(Duration::from_secs(10));
+            let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            let line: Value = serde_json::from_str(text.trim_end()).unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!((&line["level"], &line["event"]), (&"warning".into(), &"cannot_accept".into()));
+            assert_eq!((&line["files"], &line["message"]), (&16.into(), &"cannot accept".into()));
+        }
     }
 
     /// The line below the log goes, comes back under each new line, and is gone at the end.

@@ -55,10 +55,12 @@ pub(crate) async fn watch(listener: Weak<Listener>, log: Log) {
 
 fn tell(log: &Log) {
     match limit() {
-        Some(limit) => log.info(format_args!(
-            "cannot accept: {limit} files open, that is the limit (ulimit -n, LimitNOFILE=); trying on"
-        )),
-        None => log.info(format_args!("cannot accept: too many files open; trying on")),
+        Some(limit) => log.warn(
+            "cannot_accept",
+            &[("files", limit.into())],
+            format_args!("cannot accept: {limit} files open, that is the limit (ulimit -n, LimitNOFILE=); trying on"),
+        ),
+        None => log.warn("cannot_accept", &[], "cannot accept: too many files open; trying on"),
     }
 }
 
@@ -77,7 +79,7 @@ impl Shortage {
         if is_limit(error) {
             tell(log);
         } else {
-            log.info(format_args!("cannot accept: {}; trying on", reason(error)));
+            log.warn("cannot_accept", &[], format_args!("cannot accept: {}; trying on", reason(error)));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Keyed, PATIENCE, Running, lines, pattern, run, text, through_pipes, turbotunnel, wait};
+use common::{Keyed, PATIENCE, Running, fetch, lines, pattern, run, text, through_pipes, turbotunnel, wait};
 use turbotunnel_cli::lilbastard::{Lilbastard, Plan};
 
 /// A target: each connection is served by `serve` on a thread of its own.
@@ -92,16 +92,6 @@ fn socks(address: &str, host: &str, port: u16) -> (TcpStream, u8) {
     connection.read_exact(&mut heard).unwrap();
     assert_eq!(heard[..3], [5, 0, 5]);
     (connection, heard[3])
-}
-
-/// What is shown over HTTP, head and all. `at` as the log has it: `ADDRESS/`.
-fn fetch(at: &str, path: &str) -> String {
-    let address = at.trim_end_matches('/');
-    let mut connection = connect(address);
-    write!(connection, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 fn port_of(address: &str) -> u16 {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Running, pattern, run, text, through_pipes, turbotunnel};
+use common::{Running, fetch, pattern, run, text, through_pipes, turbotunnel};
 
 struct Folder(tempfile::TempDir);
 
@@ -196,6 +196,81 @@ fn clients_are_admitted_by_a_list_that_is_read_again() {
     server.signal("HUP");
     server.line("clients read again");
     assert_eq!((of("ann.key").0, of("bob.key").0), (5, 0));
+}
+
+/// A certificate for localhost, and its key, which is nobody's secret.
+#[cfg(unix)]
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBlTCCATugAwIBAgIUPsbnpBaIevOQaMfCtcVSp1zXULIwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDA4NDg0MFoYDzIxMjYxMTA2
+MDg0ODQwWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQAvCVc+hr2yalqRG6ZhqHaP83SuSr0csnX5LzcuKPzQUT/ncREua7z
+n8+C+ykS7K6rXFs9yKUp0jlOcozLEz/Oo2kwZzAdBgNVHQ4EFgQUtNegJZJgAkUW
+lPdATXFW5f+qsiUwHwYDVR0jBBgwFoAUtNegJZJgAkUWlPdATXFW5f+qsiUwDwYD
+VR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglsb2NhbGhvc3QwCgYIKoZIzj0EAwID
+SAAwRQIgGU6D3XBUHop6YrQLNHqyLQP3cq0Jw9bKBWS8Bz2r6d4CIQDwYY1FJQmO
+myu/mEBaU/5Rco0ChzMDDAI9nQMJTGAvcA==
+-----END CERTIFICATE-----
+";
+#[cfg(unix)]
+const CERTIFICATE_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQguKKmjO7xdkO3noSh
+vk5/IUoU0BFxYhlNuYPhs3K4Y9ChRANCAAQAvCVc+hr2yalqRG6ZhqHaP83SuSr0
+csnX5LzcuKPzQUT/ncREua7zn8+C+ykS7K6rXFs9yKUp0jlOcozLEz/O
+-----END PRIVATE KEY-----
+";
+
+/// Whoever renews certificates and lists without looking on hears when one does not do: in a log that has errors only, too, and in the numbers.
+#[cfg(unix)]
+#[test]
+fn a_reread_that_fails_is_a_warning_and_a_number() {
+    let folder = Folder::new();
+    let ann = folder.key("ann.key");
+    let list = folder.write("clients", &ann);
+    let (certificate, key) = (folder.write("tls.pem", CERTIFICATE), folder.write("tls.key", CERTIFICATE_KEY));
+    let status = folder.path("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&status).unwrap();
+    manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let options = format!(
+        "tls://127.0.0.1:0 --key {} --clients {list} --tls-cert {certificate} --tls-key {key}",
+        folder.path("server.key")
+    );
+    let mut quiet = turbotunnel(&format!("-q --log-format json echo-server {options}"));
+    let quiet = Running::of(quiet.env("NOTIFY_SOCKET", &status));
+    manager.recv(&mut [0; 1000]).unwrap();
+    let server = Running::start(&format!("echo-server {options} --status 127.0.0.1:0"));
+    let at = server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let failed = || {
+        let numbers = fetch(&at, "metrics");
+        let value = numbers.lines().find_map(|line| line.strip_prefix("turbotunnel_reload_failed "));
+        value.unwrap_or_else(|| panic!("{numbers}")).to_owned()
+    };
+    assert_eq!(failed(), "0");
+    let until = |value: &str| {
+        let end = std::time::Instant::now() + common::PATIENCE;
+        while failed() != value {
+            assert!(std::time::Instant::now() < end, "it stays {}", failed());
+        }
+    };
+    for (file, good, bad, kept, again) in [
+        (&list, ann.as_str(), "nonsense\n", "the list stays as it was", "clients read again from "),
+        (&certificate, CERTIFICATE, "no PEM\n", " keeps its certificate", "certificate read again from "),
+    ] {
+        std::fs::write(file, bad).unwrap();
+        server.signal("HUP");
+        server.line(kept);
+        quiet.signal("HUP");
+        let warning: serde_json::Value = serde_json::from_str(&quiet.line(kept)).unwrap();
+        assert_eq!((&warning["level"], &warning["event"]), (&"warning".into(), &"reload_failed".into()), "{warning}");
+        assert_eq!(&warning["file"], file, "{warning}");
+        until("1");
+        std::fs::write(file, good).unwrap();
+        server.signal("HUP");
+        server.line(&format!("{again}{file}"));
+        until("0");
+    }
 }
 
 #[test]

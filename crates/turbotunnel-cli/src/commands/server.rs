@@ -191,7 +191,7 @@ async fn serve(
     open_files::warn_early(args.max_sessions, log);
     tokio::spawn(open_files::watch(Arc::downgrade(&listener), log.clone()));
     service_manager::ready(&format!("listening on {}, {mode}, {does}", listening.join(", ")));
-    let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors };
+    let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors, board: &board };
     let ended = obey_until_end(&mut signals, &reread, &listener, &open, log).await;
     if ended.is_err() {
         // At once, but clients hear of it.
@@ -267,24 +267,35 @@ struct Reread<'a> {
     clients: Option<&'a Path>,
     tls: &'a ListenOptions,
     acceptors: &'a [Arc<Acceptor>],
+    board: &'a Board,
 }
 
 impl Reread<'_> {
     /// A file that cannot be read changes nothing.
     fn now(&self, listener: &Listener, log: &Log) {
+        let mut all_is_well = true;
+        let mut failed = |file: &Path, error: String, kept: String| {
+            all_is_well = false;
+            let fields = [("file", file.display().to_string().into()), ("error", error.as_str().into())];
+            log.warn("reload_failed", &fields, format_args!("{error}; {kept}"));
+        };
         match self.clients.map(|path| (path, keys::clients(path))) {
             Some((path, Ok(clients))) => {
                 listener.set_clients(clients);
                 log.info(format_args!("clients read again from {}", path.display()));
             }
-            Some((_, Err(failure))) => log.info(format_args!("{}; the list stays as it was", failure.error)),
+            Some((path, Err(failure))) => failed(path, failure.error, "the list stays as it was".into()),
             None => {}
         }
-        for acceptor in self.acceptors {
-            if let Err(error) = acceptor.reload(self.tls) {
-                log.info(format_args!("{error}; {} keeps its certificate", acceptor.address()));
+        let certificate = self.tls.certificate.as_deref().unwrap_or(Path::new(""));
+        for acceptor in self.acceptors.iter().filter(|acceptor| acceptor.address().kind().has_tls()) {
+            let at = acceptor.address();
+            match acceptor.reload(self.tls) {
+                Ok(()) => log.info(format_args!("{at}: certificate read again from {}", certificate.display())),
+                Err(error) => failed(certificate, error.to_string(), format!("{at} keeps its certificate")),
             }
         }
+        self.board.set_reload_failed(!all_is_well);
     }
 }
 

@@ -114,6 +114,7 @@ struct Metrics {
     resent: Counter,
     gaps: Histogram,
     memory: Gauge,
+    reload_failed: Gauge,
     traffic: Traffic,
 }
 
@@ -205,6 +206,7 @@ impl Board {
             resent: Counter::default(),
             gaps: Histogram::new(GAPS),
             memory: Gauge::default(),
+            reload_failed: Gauge::default(),
             traffic: Traffic::default(),
         };
         for why in ALL_WHYS {
@@ -237,6 +239,10 @@ impl Board {
             Unit::Bytes,
             metrics.memory.clone(),
         );
+        if role == "server" {
+            let help = "1 after a reread of clients or certificate that failed, until one has succeeded";
+            registry.register("reload_failed", help, metrics.reload_failed.clone());
+        }
         registry.register_collector(Box::new(Bytes(metrics.traffic.clone())));
         registry.register("build", "Which program this is", Info::new(Build { version: env!("CARGO_PKG_VERSION") }));
         let own = Own::default();
@@ -265,6 +271,11 @@ impl Board {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.0.ending.load(Ordering::Relaxed)
+    }
+
+    /// How the last reread of files went.
+    pub(crate) fn set_reload_failed(&self, failed: bool) {
+        let _ = self.0.metrics.reload_failed.set(failed.into());
     }
 
     /// Whose numbers they are, to be set.

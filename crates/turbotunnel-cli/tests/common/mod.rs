@@ -164,6 +164,16 @@ pub fn through_pipes(mut command: Command, input: Vec<u8>) -> Output {
     output
 }
 
+/// What is shown over HTTP, head and all. `at` as the log has it: `ADDRESS/`.
+pub fn fetch(at: &str, path: &str) -> String {
+    let address = at.trim_end_matches('/');
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    write!(connection, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 pub fn pattern(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ len as u64;
     (0..len)
