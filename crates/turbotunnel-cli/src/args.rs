@@ -312,7 +312,7 @@ pub struct ServingArgs {
     /// The worked example's format, readable by everybody
     #[arg(long)]
     pub plain: bool,
-    /// Connections over TCP come from a load balancer that says in front of each whose it is (PROXY protocol 1 or 2); nobody else may reach the port then
+    /// Connections over TCP come from a load balancer that says in front of each whose it is (PROXY protocol 1 or 2); nobody else may reach the port then. Not for tls://, ws://, wss:// and unix:
     #[arg(long)]
     pub proxy_protocol: bool,
     /// For tls:// and wss://: a file with the certificate, and those that lead to its CA's; read again at SIGHUP

@@ -5,14 +5,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ppp::{HeaderResult, v1, v2};
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use turbotunnel::Listener;
+
+use crate::log::Log;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
@@ -26,8 +29,40 @@ const V2_HEAD: usize = 16;
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// That there are connections without a header is told once in this time.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// Connections without a header, at all ports together. Clones count together.
+#[derive(Clone)]
+pub(crate) struct Missing {
+    count: Counter,
+    told_at: Arc<Mutex<Option<Instant>>>,
+    log: Log,
+}
+
+impl Missing {
+    pub(crate) fn new(count: Counter, log: Log) -> Self {
+        Self { count, told_at: Arc::default(), log }
+    }
+
+    fn one_more(&self, from: IpAddr) {
+        self.count.inc();
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|at| at.elapsed() < REMIND) {
+            return;
+        }
+        *told_at = Some(Instant::now());
+        let (from, so_far) = (from.to_canonical(), self.count.get());
+        self.log.event(
+            "no_proxy_header",
+            &[("from", from.to_string().into()), ("so_far", so_far.into())],
+            format_args!("no PROXY header from {from}: is send-proxy set at the balancer? ({so_far} so far)"),
+        );
+    }
+}
+
 /// Takes connections of balancers, until dropped.
-pub(crate) async fn accept(tcp: TcpListener, listener: Arc<Listener>) {
+pub(crate) async fn accept(tcp: TcpListener, listener: Arc<Listener>, missing: Missing) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
@@ -35,14 +70,19 @@ pub(crate) async fn accept(tcp: TcpListener, listener: Arc<Listener>) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let listener = listener.clone();
+        let (listener, missing) = (listener.clone(), missing.clone());
         tokio::spawn(async move {
             let told = tokio::time::timeout(LIMIT, read_header(&mut connection)).await;
             drop(place);
-            // Silence, and whatever is no header, are nothing to answer.
-            if let Ok(Ok(client)) = told {
-                turbotunnel::tcp::configure(&connection);
-                attach(&listener, connection, client.unwrap_or(balancer));
+            match told {
+                Ok(Ok(client)) => {
+                    turbotunnel::tcp::configure(&connection);
+                    attach(&listener, connection, client.unwrap_or(balancer));
+                }
+                // Balancers connect and go away again, to see whether somebody is there.
+                Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => {}
+                // Silence, and whatever is no header, are nothing to answer.
+                Ok(Err(_)) | Err(_) => missing.one_more(balancer.ip()),
             }
         });
     }

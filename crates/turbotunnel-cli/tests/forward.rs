@@ -914,6 +914,25 @@ fn behind_a_balancer_clients_have_their_own_addresses() {
     assert_eq!(directly.status.code(), Some(4), "{}", text(&directly.stderr));
 }
 
+/// A balancer without `send-proxy`: nobody gets in, and the operator hears why, once and not for each connection.
+#[test]
+fn a_balancer_that_says_nothing_is_told_of() {
+    let server = Keyed::start("--echo --proxy-protocol --status 127.0.0.1:0");
+    let status = server.server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    for _ in 0..3 {
+        let mut without = connect(server.address());
+        without.write_all(b"a session's first bytes").unwrap();
+        // A reset, where some of it was not read.
+        let _ = without.read_to_end(&mut Vec::new());
+    }
+    server.server.line("no PROXY header from 127.0.0.1: is send-proxy set at the balancer? (1 so far)");
+    // Whether it is there is looked at like that by balancers, which is nothing to tell.
+    drop(connect(server.address()));
+    let numbers = fetch(&status, "metrics");
+    assert!(numbers.contains("turbotunnel_proxy_headers_missing_total 3\n"), "{numbers}");
+    assert_eq!(server.server.lines.try_iter().filter(|line| line.contains("PROXY")).count(), 0, "and that once");
+}
+
 /// "Never" is the default; whoever says a time is taken at his word.
 #[test]
 fn a_client_gives_up_when_it_was_told_to() {

@@ -54,6 +54,23 @@ fn wrong_usage_is_2() {
     assert!(said.contains("a number from 0 to 1"), "{said}");
 }
 
+/// The option is for TCP: where nothing listens there it would do nothing, and each client would have the balancer's address.
+#[test]
+fn a_balancer_before_what_is_not_tcp_is_2() {
+    for at in ["ws://127.0.0.1:0/x", "tls://127.0.0.1:0", "wss://127.0.0.1:0/x", "unix:/nowhere/x"] {
+        expect(
+            &format!("echo-server --proxy-protocol {at}"),
+            2,
+            &format!(
+                "error: --proxy-protocol is for listeners over TCP, and {at} is none\n  tip: listen on HOST:PORT behind the balancer, or leave the option out\n"
+            ),
+        );
+    }
+    // Beside one over TCP that is meant it is told.
+    let mixed = Running::start("echo-server --proxy-protocol 127.0.0.1:0 ws://127.0.0.1:0/x");
+    mixed.line("--proxy-protocol does not count at ws://127.0.0.1:");
+}
+
 #[test]
 fn workers_have_to_be_a_number() {
     for value in ["", "0", "two", "256"] {

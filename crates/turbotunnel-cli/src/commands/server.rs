@@ -24,7 +24,7 @@ use crate::forward::spec;
 use crate::keys;
 use crate::log::{Level, Log};
 use crate::open_files;
-use crate::proxy_protocol;
+use crate::proxy_protocol::{self, Missing};
 use crate::service_manager;
 use crate::signals::{Signal, Signals};
 use crate::status::board::Board;
@@ -111,6 +111,12 @@ async fn serve(
     client: &str,
     log: &Log,
 ) -> Result<(), Failure> {
+    if let (true, Some(at)) = (args.proxy_protocol && !listen.iter().any(|at| is_tcp(at)), listen.first()) {
+        let error = format!("--proxy-protocol is for listeners over TCP, and {at} is none");
+        return Err(
+            Failure::new(Exit::Usage, error).tip("listen on HOST:PORT behind the balancer, or leave the option out")
+        );
+    }
     let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::Statistics])?;
     let mut config = Config::default();
     config.time_to_live = args.session_timeout.unwrap_or(if keys.is_some() { SECURE_TIMEOUT } else { PLAIN_TIMEOUT });
@@ -145,16 +151,20 @@ async fn serve(
     let mut tls = ListenOptions::default();
     tls.certificate.clone_from(&args.tls_cert);
     tls.key.clone_from(&args.tls_key);
+    let balanced = args.proxy_protocol.then(|| Missing::new(board.headers_missing(), log.clone()));
     let (mut addresses, mut acceptors, mut listening) = (Vec::new(), Vec::new(), Vec::new());
     for at in listen.iter().map(|at| at.trim()) {
         let shown = if is_tcp(at) {
-            let bind = async |at: &str| bind(&listener, at, args.proxy_protocol).await;
+            let bind = async |at: &str| bind(&listener, at, balanced.as_ref()).await;
             let addr = super::listen(&address::listen(at)?, bind).await?;
             addresses.push(addr);
             format!("tcp://{addr}")
         } else {
             let acceptor = Arc::new(accept_at(at, &tls).await?);
             let shown = acceptor.address().to_string();
+            if args.proxy_protocol {
+                log.info(format_args!("--proxy-protocol does not count at {shown}"));
+            }
             acceptors.push(acceptor.clone());
             tokio::spawn(attach(acceptor, listener.clone()));
             shown
@@ -360,13 +370,11 @@ async fn attach(acceptor: Arc<Acceptor>, listener: Arc<Listener>) {
 }
 
 /// Listens on TCP.
-async fn bind(listener: &Arc<Listener>, at: &str, balanced: bool) -> io::Result<SocketAddr> {
-    if !balanced {
-        return listener.listen(at).await;
-    }
+async fn bind(listener: &Arc<Listener>, at: &str, balanced: Option<&Missing>) -> io::Result<SocketAddr> {
+    let Some(missing) = balanced else { return listener.listen(at).await };
     let tcp = tokio::net::TcpListener::bind(at).await?;
     let addr = tcp.local_addr()?;
-    tokio::spawn(proxy_protocol::accept(tcp, listener.clone()));
+    tokio::spawn(proxy_protocol::accept(tcp, listener.clone(), missing.clone()));
     Ok(addr)
 }
 

@@ -115,6 +115,7 @@ struct Metrics {
     gaps: Histogram,
     memory: Gauge,
     reload_failed: Gauge,
+    headers_missing: Counter,
     traffic: Traffic,
 }
 
@@ -207,6 +208,7 @@ impl Board {
             gaps: Histogram::new(GAPS),
             memory: Gauge::default(),
             reload_failed: Gauge::default(),
+            headers_missing: Counter::default(),
             traffic: Traffic::default(),
         };
         for why in ALL_WHYS {
@@ -242,6 +244,8 @@ impl Board {
         if role == "server" {
             let help = "1 after a reread of clients or certificate that failed, until one has succeeded";
             registry.register("reload_failed", help, metrics.reload_failed.clone());
+            let help = "Connections without a PROXY header where one is wanted";
+            registry.register("proxy_headers_missing", help, metrics.headers_missing.clone());
         }
         registry.register_collector(Box::new(Bytes(metrics.traffic.clone())));
         registry.register("build", "Which program this is", Info::new(Build { version: env!("CARGO_PKG_VERSION") }));
@@ -271,6 +275,11 @@ impl Board {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.0.ending.load(Ordering::Relaxed)
+    }
+
+    /// Where connections without a PROXY header are counted.
+    pub(crate) fn headers_missing(&self) -> Counter {
+        self.0.metrics.headers_missing.clone()
     }
 
     /// How the last reread of files went.
