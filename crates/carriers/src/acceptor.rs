@@ -50,6 +50,7 @@ pub struct Acceptor {
     accepted: AtomicU64,
     failed: AtomicU64,
     accept_errors: AtomicU64,
+    accept_pauses: AtomicU64,
 }
 
 enum Listening {
@@ -102,8 +103,10 @@ pub struct AcceptorStats {
     pub accepted: u64,
     /// Handshakes that came to nothing: another path, no TLS, 10 s without an end, or one too many at once.
     pub handshakes_failed: u64,
-    /// Connections that could not be taken, for want of descriptors mostly.
+    /// Connections that could not be taken, for want of descriptors mostly, or that had gone before they were.
     pub accept_errors: u64,
+    /// Those of them after which there was a pause: all but the ones that had gone.
+    pub accept_pauses: u64,
 }
 
 /// Why one cannot listen.
@@ -141,6 +144,7 @@ impl Acceptor {
             accepted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            accept_pauses: AtomicU64::new(0),
         })
     }
 
@@ -167,6 +171,7 @@ impl Acceptor {
             accepted: self.accepted.load(Ordering::Relaxed),
             handshakes_failed: self.failed.load(Ordering::Relaxed),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
+            accept_pauses: self.accept_pauses.load(Ordering::Relaxed),
         }
     }
 
@@ -211,6 +216,7 @@ impl Acceptor {
                     }
                     Err(_) => {
                         self.accept_errors.fetch_add(1, Ordering::Relaxed);
+                        self.accept_pauses.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                         None
                     }

@@ -8,6 +8,7 @@ use turbotunnel::Listener;
 
 use crate::failure::reason;
 use crate::log::Log;
+use crate::status::own::Doors;
 
 /// A session may have a connection, the one that takes its place, and some streams to targets.
 const EACH_SESSION: u64 = 4;
@@ -41,11 +42,12 @@ pub(crate) fn warn_early(max_sessions: Option<u32>, log: &Log) {
 }
 
 /// Says that connections cannot be accepted, as long as the listener lives.
-pub(crate) async fn watch(listener: Weak<Listener>, log: Log) {
+pub(crate) async fn watch(listener: Weak<Listener>, doors: Doors, log: Log) {
     let mut seen = 0;
     while let Some(stats) = listener.upgrade().map(|listener| listener.stats()) {
-        let short = stats.accept_pauses > seen;
-        seen = stats.accept_pauses;
+        let pauses = stats.accept_pauses + doors.accept_pauses();
+        let short = pauses > seen;
+        seen = pauses;
         if short {
             tell(&log);
         }

@@ -36,13 +36,15 @@ const REMIND: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Missing {
     count: Counter,
+    /// Pauses because nothing could be accepted.
+    pauses: Counter,
     told_at: Arc<Mutex<Option<Instant>>>,
     log: Log,
 }
 
 impl Missing {
-    pub(crate) fn new(count: Counter, log: Log) -> Self {
-        Self { count, told_at: Arc::default(), log }
+    pub(crate) fn new(count: Counter, pauses: Counter, log: Log) -> Self {
+        Self { count, pauses, told_at: Arc::default(), log }
     }
 
     fn one_more(&self, from: IpAddr) {
@@ -66,9 +68,14 @@ pub(crate) async fn accept(tcp: TcpListener, listener: Arc<Listener>, missing: M
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
-        let Ok((mut connection, balancer)) = tcp.accept().await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
+        let (mut connection, balancer) = match tcp.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(_) => {
+                missing.pauses.inc();
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
         let (listener, missing) = (listener.clone(), missing.clone());
         tokio::spawn(async move {

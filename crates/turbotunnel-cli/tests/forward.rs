@@ -996,6 +996,47 @@ fn a_client_that_runs_out_of_files_says_so_once_and_recovers() {
     assert!(more.is_empty(), "{more:?}");
 }
 
+/// The same for those who come over WebSockets, and to a balancer's port: they are taken elsewhere in the program.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_without_files_says_so_whatever_it_listens_on() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    for at in ["ws://127.0.0.1:0/tunnel", "127.0.0.1:0 --proxy-protocol"] {
+        let server = Running::start(&format!("echo-server {at} --status 127.0.0.1:0"));
+        let address = server.address();
+        let address = address.trim_start_matches("ws://").trim_end_matches("/tunnel");
+        let status = server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+        let (process, before) = (Some(Pid::from_child(&server.child)), getrlimit(Resource::Nofile));
+        prlimit(process, Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
+        let waits = connect(address);
+        server.line("cannot accept: 3 files open, that is the limit (ulimit -n, LimitNOFILE=); trying on");
+        prlimit(process, Resource::Nofile, before).unwrap();
+        let numbers = fetch(&status, "metrics");
+        assert!(!numbers.contains("turbotunnel_accept_pauses_total 0\n"), "{at}: {numbers}");
+        drop(waits);
+    }
+}
+
+/// Scanners, or clients with another path: what comes to nothing before the listener sees it is counted all the same.
+#[test]
+fn handshakes_of_carriers_that_fail_are_counted() {
+    let server = Running::start("echo-server ws://127.0.0.1:0/tunnel --status 127.0.0.1:0");
+    let address = server.address();
+    let status = server.line("status on http://").split_once("http://").unwrap().1.to_owned();
+    let failed = |expected: u64| {
+        let line = format!("turbotunnel_carrier_handshakes_failed_total {expected}\n");
+        let end = Instant::now() + PATIENCE;
+        while !fetch(&status, "metrics").contains(&line) {
+            assert!(Instant::now() < end, "{line}{}", fetch(&status, "metrics"));
+        }
+    };
+    failed(0);
+    let answer = fetch(address.trim_start_matches("ws://").trim_end_matches("/tunnel"), "other");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    failed(1);
+}
+
 /// A server that has no room says so to whoever has the key; one that waits is served as soon as there is some.
 #[test]
 fn a_full_server_says_what_it_is_full_of() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use turbotunnel::secure::{Link, Route, StaticKey};
 use turbotunnel::{Clients, Config, Event, Limits, Listener, SessionError, SessionId};
@@ -28,6 +29,7 @@ use crate::proxy_protocol::{self, Missing};
 use crate::service_manager;
 use crate::signals::{Signal, Signals};
 use crate::status::board::Board;
+use crate::status::own::Doors;
 use crate::text;
 
 /// Clients have so long to be told that the server ends, when it is to end at once.
@@ -151,7 +153,8 @@ async fn serve(
     let mut tls = ListenOptions::default();
     tls.certificate.clone_from(&args.tls_cert);
     tls.key.clone_from(&args.tls_key);
-    let balanced = args.proxy_protocol.then(|| Missing::new(board.headers_missing(), log.clone()));
+    let pauses = Counter::default();
+    let balanced = args.proxy_protocol.then(|| Missing::new(board.headers_missing(), pauses.clone(), log.clone()));
     let (mut addresses, mut acceptors, mut listening) = (Vec::new(), Vec::new(), Vec::new());
     for at in listen.iter().map(|at| at.trim()) {
         let shown = if is_tcp(at) {
@@ -192,14 +195,15 @@ async fn serve(
             ));
         }
     }
+    let doors = Doors { acceptors: acceptors.clone(), balanced: pauses };
     if let Some(at) = &args.status {
-        board.own().set_listener(&listener);
+        board.own().set_listener(&listener, doors.clone());
         super::serve_status(at, board.clone(), log).await?;
     }
     let outlet = Arc::new(outlet);
     let accepting = tokio::spawn(accept(listener.clone(), outlet.clone(), open.clone()));
     open_files::warn_early(args.max_sessions, log);
-    tokio::spawn(open_files::watch(Arc::downgrade(&listener), log.clone()));
+    tokio::spawn(open_files::watch(Arc::downgrade(&listener), doors, log.clone()));
     service_manager::ready(&format!("listening on {}, {mode}, {does}", listening.join(", ")));
     let reread = Reread { clients: args.clients.as_deref(), tls: &tls, acceptors: &acceptors, board: &board };
     let ended = obey_until_end(&mut signals, &reread, &listener, &open, log).await;

@@ -409,7 +409,7 @@ impl Snapshot {
     fn take_own(&mut self, numbers: Option<Numbers>) {
         let limit = |limit: usize| (limit < usize::MAX).then_some(limit as u64);
         match numbers {
-            Some(Numbers::Server(stats, limits)) => {
+            Some(Numbers::Server(stats, limits, _)) => {
                 self.memory = stats.memory_now as u64;
                 (self.connections, self.strangers) = (stats.connections, stats.strangers_now as u64);
                 self.refusals = own::refusals(&stats);

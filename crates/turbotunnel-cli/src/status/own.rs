@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use turbotunnel::tunnel::Stats as SessionStats;
 use turbotunnel::{Limits, Listener, ListenerStats};
+use turbotunnel_carriers::Acceptor;
 
 use crate::forward::inlet::Uplink;
 
@@ -52,8 +53,28 @@ const SPARES: &Counters<SessionStats> = &[("used", |stats| stats.spares_used), (
 #[derive(Clone, Default)]
 pub(crate) struct Own(Arc<OnceLock<Owner>>);
 
+/// What takes connections in the place of the listener, and hands them on.
+#[derive(Clone, Default)]
+pub(crate) struct Doors {
+    pub acceptors: Vec<Arc<Acceptor>>,
+    /// Pauses at the ports of balancers.
+    pub balanced: Counter,
+}
+
+impl Doors {
+    /// Pauses because nothing could be accepted.
+    pub(crate) fn accept_pauses(&self) -> u64 {
+        self.acceptors.iter().map(|acceptor| acceptor.stats().accept_pauses).sum::<u64>() + self.balanced.get()
+    }
+
+    /// Of TLS and WebSockets.
+    fn handshakes_failed(&self) -> u64 {
+        self.acceptors.iter().map(|acceptor| acceptor.stats().handshakes_failed).sum()
+    }
+}
+
 enum Owner {
-    Server(Weak<Listener>),
+    Server(Weak<Listener>, Doors),
     /// The session at hand: a client whose session has ended begins another, and its numbers begin anew.
     Client(Uplink),
 }
@@ -61,14 +82,15 @@ enum Owner {
 /// The numbers at a moment.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and read at once")]
 pub(crate) enum Numbers {
-    Server(ListenerStats, Limits),
+    /// Handshakes of carriers that failed, too.
+    Server(ListenerStats, Limits, u64),
     Client(SessionStats),
 }
 
 impl Own {
     /// Without effect if there is an owner.
-    pub(crate) fn set_listener(&self, listener: &Arc<Listener>) {
-        let _ = self.0.set(Owner::Server(Arc::downgrade(listener)));
+    pub(crate) fn set_listener(&self, listener: &Arc<Listener>, doors: Doors) {
+        let _ = self.0.set(Owner::Server(Arc::downgrade(listener), doors));
     }
 
     /// Without effect if there is an owner.
@@ -79,9 +101,11 @@ impl Own {
     /// `None`: nobody, or no session yet.
     pub(crate) fn numbers(&self) -> Option<Numbers> {
         match self.0.get()? {
-            Owner::Server(listener) => {
+            Owner::Server(listener, doors) => {
                 let listener = listener.upgrade()?;
-                Some(Numbers::Server(listener.stats(), listener.limits()))
+                let mut stats = listener.stats();
+                stats.accept_pauses += doors.accept_pauses();
+                Some(Numbers::Server(stats, listener.limits(), doors.handshakes_failed()))
             }
             Owner::Client(session) => Some(Numbers::Client(session.borrow().as_ref()?.stats().tunnel)),
         }
@@ -113,7 +137,7 @@ struct Fate {
 impl Collector for Own {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         match self.numbers() {
-            Some(Numbers::Server(stats, limits)) => {
+            Some(Numbers::Server(stats, limits, failed)) => {
                 counter(&mut to, "connections", "Connections that came.", stats.connections)?;
                 gauge(
                     &mut to,
@@ -127,6 +151,8 @@ impl Collector for Own {
                 let help = "Connections and sessions that were not let in.";
                 family(&mut to, "refusals", help, REFUSALS, &stats, |why| Why { why })?;
                 counter(&mut to, "handshakes", "Handshakes of clients that are admitted.", stats.handshakes)?;
+                let help = "Handshakes of TLS and WebSockets that came to nothing.";
+                counter(&mut to, "carrier_handshakes_failed", help, failed)?;
                 let help = "Pauses because nothing could be accepted, for want of descriptors mostly.";
                 counter(&mut to, "accept_pauses", help, stats.accept_pauses)?;
                 for (name, help, unit, limit) in [
@@ -221,7 +247,7 @@ mod tests {
         (limits.sessions, limits.strangers, limits.memory) = (7, 3, Some(1 << 20));
         let listener = Arc::new(Listener::builder().plain().limits(limits).bind("127.0.0.1:0").await.unwrap());
         let board = Board::new("server", Open::default());
-        board.own().set_listener(&listener);
+        board.own().set_listener(&listener, Doors::default());
         has(&board, &["turbotunnel_strangers 0", "turbotunnel_refusals_total{why=\"memory\"} 0"]);
         assert!(board.snapshot().refusals.is_empty());
 
