@@ -97,6 +97,8 @@ pub(crate) struct Driver {
     links: Vec<Link>,
     dialer: Option<Dialer>,
     dials: Vec<(CarrierId, Dial)>,
+    /// A dial has failed in this turn, and has said why.
+    dial_failed: bool,
     on_event: Option<OnEvent>,
     /// The server side: tells the listener of streams that came in.
     on_incoming: Option<Box<dyn Fn() + Send>>,
@@ -114,6 +116,7 @@ impl Driver {
             links: Vec::with_capacity(1),
             dialer,
             dials: Vec::new(),
+            dial_failed: false,
             on_event,
             on_incoming: None,
             account: None,
@@ -190,6 +193,7 @@ impl Driver {
                     self.links.push(Link::new(id, carrier, addr, true, None));
                 }
                 Err(error) => {
+                    self.dial_failed = true;
                     state.last_dial_error = Some(error.to_string());
                     state.unanswered = is_unanswered(&error);
                     state.tunnel.handle_dial_failed(now(), id);
@@ -320,7 +324,8 @@ impl Driver {
                 Action::Drop(id) => {
                     let dials = self.dials.len();
                     self.dials.retain(|(dial, _)| *dial != id);
-                    if self.dials.len() < dials {
+                    // What made an end of it may be another dial, with a reason.
+                    if self.dials.len() < dials && !self.dial_failed {
                         self.shared.lock().last_dial_error = Some("no answer".to_owned());
                     }
                     self.links.retain(|link| link.id != id);
@@ -472,6 +477,7 @@ impl Future for Driver {
             state.turns += 1;
         }
         let mut events = Vec::new();
+        this.dial_failed = false;
         this.take_newcomers();
         this.poll_dials(cx);
         let mut more = this.read(cx, &mut events);

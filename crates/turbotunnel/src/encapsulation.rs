@@ -112,6 +112,7 @@ impl PacketBatch {
     }
 
     /// Length of the first packet that is not empty, as far as it has come.
+    #[cfg(feature = "tokio")]
     pub(crate) fn first_len(&self) -> Option<usize> {
         let mut bytes = self.bytes.as_slice();
         while packet_len(bytes)? == 0 {

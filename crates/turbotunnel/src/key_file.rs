@@ -30,6 +30,7 @@ pub enum KeyFileError {
         /// Which file.
         path: PathBuf,
         /// What it says.
+        #[source]
         error: io::Error,
     },
     /// Others than its owner may read or write it. `chmod 600`, and think about who may have seen the key.
@@ -56,6 +57,7 @@ pub enum KeyFileError {
         /// Counted from 1.
         line: usize,
         /// What is wrong.
+        #[source]
         error: ParseKeyError,
     },
 }

@@ -38,7 +38,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! A carrier can be anything that is `AsyncRead + AsyncWrite`: [`Session::builder`] takes any async closure that makes one,
+//! A carrier can be anything that is `AsyncRead + AsyncWrite`: [`Session::builder`] takes a closure with a future that makes one,
 //! [`Listener::attach`] takes connections that somebody else accepted, and [`carrier::Queue`] is for where there are only requests and answers.
 //!
 //! # Without I/O
@@ -87,7 +87,7 @@ mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(all(feature = "tokio", feature = "secure"))]
+#[cfg(feature = "secure")]
 mod key_file;
 #[cfg(feature = "tokio")]
 mod limits;
@@ -108,7 +108,7 @@ pub use config::{Config, Counters};
 pub use embryo::Embryo;
 pub use engine::PeerKind;
 pub use error::{CarrierEnd, SessionError};
-#[cfg(all(feature = "tokio", feature = "secure"))]
+#[cfg(feature = "secure")]
 pub use key_file::{KeyFileError, read_key_file, write_key_file};
 #[cfg(feature = "tokio")]
 pub use limits::{Limits, ListenerStats, Rate};

@@ -294,7 +294,8 @@ impl Builder {
         self
     }
 
-    /// How long the session lives without contact. Default 120 s. See [`Config::time_to_live`].
+    /// How long the session lives without contact. Default 120 s. See [`Config::time_to_live`]. With keys a server's answer is waited for for 8 s: with less than that
+    /// a wrong key is told as [`SessionError::NeverConnected`] and not as [`SessionError::NoValidAnswer`].
     pub fn give_up_after(mut self, time_to_live: Duration) -> Self {
         self.config.time_to_live = time_to_live;
         self
@@ -355,7 +356,7 @@ impl Builder {
         self
     }
 
-    /// Starts the session over whatever `dial` gives, and waits until the server has answered, one round trip after the connection. `dial` is any async closure; it is called again
+    /// Starts the session over whatever `dial` gives, and waits until the server has answered, one round trip after the connection. `dial` gives a future (an async closure does, if it captures nothing); it is called again
     /// whenever a new connection is needed. One that has no result after 4 s gets another beside it (the first to succeed wins, the others
     /// are dropped), and after 10 s it is given up. Names should be resolved in it, anew each time.
     ///

@@ -275,6 +275,23 @@ async fn without_a_server_the_first_dial_is_repeated_or_not_as_asked() {
     assert_eq!(began.elapsed().as_secs(), 120, "the time to live");
 }
 
+/// After four seconds another dial goes out beside the first. When that fails and all is over, it is its reason that is told.
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_takes_long_is_told_with_its_own_reason() {
+    let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let builder = Session::builder().fail_fast(true).on_event(move |event| {
+        let _ = tell.send(event);
+    });
+    let portal = |_| async {
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        Err::<tokio::io::DuplexStream, _>(std::io::Error::other("captive portal"))
+    };
+    let error = builder.connect(portal).await.unwrap_err();
+    assert!(matches!(&error, SessionError::NeverConnected(why) if why == "captive portal"), "{error}");
+    let told = events.recv().await;
+    assert!(matches!(&told, Some(Event::DialFailed { error, .. }) if error == "captive portal"), "{told:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_tell_of_carriers_lost_and_gained() {
     let listener = echo_server(Config::default());
