@@ -357,6 +357,12 @@ impl Mux {
         self.limit(self.config.first_buffered, self.config.max_buffered, self.read)
     }
 
+    /// Bytes that were written to a stream and not sent; 0 of one that is not there.
+    #[must_use]
+    pub fn unsent_of(&mut self, id: StreamId) -> usize {
+        self.table.find(id).and_then(|key| self.table.get(key)).map_or(0, |stream| stream.send.len())
+    }
+
     /// Bytes that were written and not sent, of all streams together. It costs a walk over them.
     #[must_use]
     pub fn unsent(&self) -> usize {

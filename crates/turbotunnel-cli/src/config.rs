@@ -65,11 +65,15 @@ impl Said {
     }
 }
 
+/// Those that would let in everybody, or go another way, if they were not set: empty they are a mistake.
+const NOT_EMPTY: [&str; 2] = ["clients", "proxy"];
+
 /// A variable that is empty is not set, as far as anybody who empties one is concerned.
 fn without_empty_variables(command: Command) -> Command {
     let is_empty = |arg: &Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
-        value.is_some_and(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
+        !NOT_EMPTY.contains(&arg.get_id().as_str())
+            && value.is_some_and(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
     };
     let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg });
     command.mut_subcommands(without_empty_variables)
@@ -103,6 +107,7 @@ fn with_settings(mut command: Command, text: &str, name: &str, said: &Said) -> R
     };
     let table = DeTable::parse(text)
         .map_err(|error| told(Wrong(error.span().unwrap_or_default(), error.message().trim().to_owned())))?;
+    let mut global = Vec::new();
     for (key, value) in table.get_ref() {
         let name = key.get_ref().as_ref();
         match (value.get_ref(), command.find_subcommand(name).cloned()) {
@@ -117,7 +122,8 @@ fn with_settings(mut command: Command, text: &str, name: &str, said: &Said) -> R
             (DeValue::Table(_), None) => {
                 return Err(told(Wrong(key.span(), format!("there is no subcommand {name:?}"))));
             }
-            _ => command = with_setting(command, key, value, &HashSet::new(), &mut Vec::new()).map_err(told)?,
+            // A global argument is one of each subcommand.
+            _ => command = with_setting(command, key, value, &said.1, &mut global).map_err(told)?,
         }
     }
     Ok(command)
@@ -147,6 +153,9 @@ fn with_setting(
     flatten(value, &mut values)?;
     let flag = matches!(arg.get_action(), ArgAction::SetTrue);
     let several = matches!(arg.get_action(), ArgAction::Append);
+    if values.is_empty() && !several {
+        return Err(Wrong(value.span(), format!("{name} has no value")));
+    }
     if let [_, second, ..] = &values[..]
         && !several
     {
@@ -256,6 +265,8 @@ mod tests {
         let server = parsed(plain, "turbotunnel server 1 --key k --clients c --echo").unwrap();
         assert!(server.contains("plain: false") && server.contains("to: None"), "{server}");
         assert!(parsed(plain, "turbotunnel server 1").unwrap().contains("plain: true"));
+        assert!(parsed("quiet = true", "turbotunnel demo -v").is_ok());
+        assert!(parsed("quiet = true\nverbose = 1", "turbotunnel demo").is_err());
         let client = parsed("[client]\nserver = \"h:1\"\nlocal = [\"2222\"]\n", "turbotunnel client -W a:1").unwrap();
         assert!(client.contains("local: []"), "{client}");
         for (file, told) in [
@@ -280,6 +291,7 @@ mod tests {
             ),
             ("[client]\nplain = \"yes\"", "t.toml:2:9: plain is true or false"),
             ("[client]\ngive-up = [\"1h\", \"2h\"]", "t.toml:2:18: give-up has one value"),
+            ("[server]\nclients = []", "t.toml:2:11: clients has no value"),
             ("[sever]\n", "t.toml:1:2: there is no subcommand \"sever\""),
             ("log-format = \"xml\"", "t.toml:1:14: invalid value 'xml' for '--log-format <FORMAT>'"),
             ("config = \"x\"", "t.toml:1:1: there is no setting \"config\""),

@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use turbotunnel::Listener;
 
-use crate::log::Log;
+use crate::log::{Level, Log};
+use crate::text;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
@@ -54,10 +55,12 @@ impl Missing {
             return;
         }
         *told_at = Some(Instant::now());
-        let (from, so_far) = (from.to_canonical(), self.count.get());
+        let shows_all = from.to_canonical().is_loopback() || self.log.level() == Level::Verbose;
+        let from = if shows_all { from.to_canonical().to_string() } else { text::masked(from) };
+        let so_far = self.count.get();
         self.log.event(
             "no_proxy_header",
-            &[("from", from.to_string().into()), ("so_far", so_far.into())],
+            &[("from", from.as_str().into()), ("so_far", so_far.into())],
             format_args!("no PROXY header from {from}: is send-proxy set at the balancer? ({so_far} so far)"),
         );
     }

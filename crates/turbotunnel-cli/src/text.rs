@@ -1,5 +1,6 @@
 //! Numbers as people read them: sizes, ages, rates. All screens and log lines use these.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// `12 B`, `45.6 kB`, `1.2 MB`: decimal, as log lines and the status line show bytes.
@@ -61,6 +62,20 @@ pub fn setting(duration: Duration) -> String {
         format!("{} min", ms / 60_000)
     } else {
         format!("{} s", ms / 1000)
+    }
+}
+
+/// What of an address is told to everybody who reads the log: `203.0.x.x`.
+pub fn masked(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            format!("{a}.{b}.x.x")
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, ..] = ip.segments();
+            format!("[{a:x}:{b:x}:...]")
+        }
     }
 }
 

@@ -558,6 +558,56 @@ fn what_is_broken_off_does_not_look_finished() {
     assert_eq!((said, end), (b"not all".to_vec(), Err(io::ErrorKind::ConnectionReset)));
 }
 
+/// A server that does not want the rest of an upload says so and closes at once. What it said is there, before the break.
+#[test]
+fn what_a_target_says_before_it_breaks_off_arrives() {
+    let refuses = target(|mut connection| {
+        connection.read_exact(&mut [0; 100]).unwrap();
+        // Closed with most of it unread, which the system makes a reset.
+        connection.write_all(&pattern(20_000)).unwrap();
+    });
+    let server = Keyed::start(&format!("--to {refuses}"));
+    let (_client, at) = client(&format!("{} -L 0", server.link), 1);
+    for _ in 0..30 {
+        let mut program = connect(&at[0]);
+        let mut writing = program.try_clone().unwrap();
+        let writer = thread::spawn(move || drop(writing.write_all(&pattern(100_000))));
+        let mut said = Vec::new();
+        let end = program.read_to_end(&mut said).map_err(|error| error.kind());
+        assert_eq!((said.len(), end), (20_000, Err(io::ErrorKind::ConnectionReset)));
+        assert!(said == pattern(20_000));
+        writer.join().unwrap();
+    }
+}
+
+/// There is no server yet: who waits for one is not told that it has said everything.
+#[cfg(unix)]
+#[test]
+fn a_program_that_waits_for_a_server_is_broken_off_too() {
+    let server = Keyed::start("--echo");
+    let (_held, nobody) = dead_port();
+    for (signal, option) in [("INT", "-L"), ("KILL", "-L"), ("INT", "-D")] {
+        let (client, at) = client(&format!("{} {option} 0", server.link_at(&format!("127.0.0.1:{nobody}"))), 1);
+        let mut program = connect(&at[0]);
+        if option == "-D" {
+            program.write_all(&[5, 1, 0]).unwrap();
+            program.read_exact(&mut [0; 2]).unwrap();
+            program.write_all(&[5, 1, 0, 1, 127, 0, 0, 1, 0, 9]).unwrap();
+        } else {
+            // Until it is taken.
+            loop {
+                client.signal("USR1");
+                if client.line("no session, ").contains("no session, 1 stream waiting") {
+                    break;
+                }
+            }
+        }
+        client.signal(signal);
+        let end = program.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "{signal} {option}");
+    }
+}
+
 /// One of us ends while others are in the middle of what they say, whatever the way: nobody takes that for their end.
 #[cfg(unix)]
 #[test]

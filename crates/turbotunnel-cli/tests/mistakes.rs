@@ -91,6 +91,14 @@ fn an_empty_variable_is_one_that_is_not_set() {
     assert!(code == 2 && said.contains("required arguments were not provided") && said.contains("<SERVER>"), "{said}");
     let (code, said) = with("TURBOTUNNEL_TO", "server 127.0.0.1:0");
     assert!(code == 2 && said.starts_with("error: this server would do nothing"), "{said}");
+    // Without these a server would admit everybody, and a client would go past its proxy.
+    for (name, args, told) in [
+        ("TURBOTUNNEL_CLIENTS", "echo-server 127.0.0.1:0 --key k", "error: a value is required for '--clients"),
+        ("TURBOTUNNEL_PROXY", "client 127.0.0.1:1 --plain -L 0", "error: invalid value '' for '--proxy"),
+    ] {
+        let (code, said) = with(name, args);
+        assert!(code == 2 && said.starts_with(told), "{name}: {said}");
+    }
     let (code, said) = with("TURBOTUNNEL_CONFIG", "client :1 --plain -L 0");
     assert!(code == 2 && said.starts_with("error: \":1\" has no host"), "{said}");
 }

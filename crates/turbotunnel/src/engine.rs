@@ -540,6 +540,10 @@ impl Engine {
         self.mux.room(id, enough)
     }
 
+    pub(crate) fn unsent(&mut self, id: StreamId) -> usize {
+        self.mux.unsent_of(id)
+    }
+
     /// As [`Mux::read`]; the place that reading made is filled from KCP at once. That may end the session, whatever was read.
     pub(crate) fn read(
         &mut self,

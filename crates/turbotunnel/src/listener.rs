@@ -256,8 +256,10 @@ impl Listener {
         self.server.check_open()?;
         let tcp = TcpListener::bind(addr).await?;
         let local_addr = tcp.local_addr()?;
-        let accepting = tokio::spawn(accept_on(tcp, self.server.clone())).abort_handle();
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(accepting);
+        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once more, as it may have been closed meanwhile, which ends those that it finds here.
+        self.server.check_open()?;
+        accepting.push(tokio::spawn(accept_on(tcp, self.server.clone())).abort_handle());
         Ok(local_addr)
     }
 
@@ -315,10 +317,10 @@ impl Listener {
     }
 
     fn stop_accepting(&self) {
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|accepting| accepting.abort());
         // First, so that whoever comes meanwhile is dismissed or does not get in: no session begins that nobody can accept.
         let unaccepted = self.server.arrivals().close();
         self.server.news.notify_waiters();
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|accepting| accepting.abort());
         let strangers = self.server.admission().dismiss();
         strangers.iter().for_each(AbortHandle::abort);
         drop(unaccepted);

@@ -94,6 +94,12 @@ impl Stream {
         self.reset_on_drop = reset;
     }
 
+    /// Bytes that were written and have not begun their way, which [`Stream::reset`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.session.shared().lock().tunnel.unsent(self.id)
+    }
+
     /// How many bytes a write takes at once, never 0: who reads no more than that somewhere else holds nothing himself while the peer does not read.
     ///
     /// Ready with `enough` or more, or with less once no more than half of what may wait to be sent does. Until then one task waits, in the place of a

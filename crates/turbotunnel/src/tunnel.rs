@@ -726,6 +726,12 @@ impl Tunnel {
         Ok(self.engine.room(id, enough)?)
     }
 
+    /// Bytes that were written to a stream and have not begun their way, which [`Tunnel::reset_stream`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
+    #[must_use]
+    pub fn unsent(&mut self, id: StreamId) -> usize {
+        if self.ended.is_some() { 0 } else { self.engine.unsent(id) }
+    }
+
     /// Reads received bytes. `None`: nothing now, [`Event::Readable`] follows. `Some(0)`: the peer has finished.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ async fn serve(
             ));
         }
     }
-    let doors = Doors { acceptors: acceptors.clone(), balanced: pauses };
+    let doors = Doors { acceptors: acceptors.iter().map(Arc::downgrade).collect(), balanced: pauses };
     if let Some(at) = &args.status {
         board.own().set_listener(&listener, doors.clone());
         super::serve_status(at, board.clone(), log).await?;
@@ -431,16 +431,7 @@ fn shown(addr: SocketAddr, level: Level) -> String {
     if level == Level::Verbose || addr.ip().to_canonical().is_loopback() {
         return SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string();
     }
-    match addr.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            format!("{a}.{b}.x.x")
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, ..] = ip.segments();
-            format!("[{a:x}:{b:x}:...]")
-        }
-    }
+    text::masked(addr.ip())
 }
 
 async fn accept(listener: Arc<Listener>, outlet: Arc<Outlet>, open: Open) {

@@ -115,6 +115,8 @@ impl Inlet {
 
     /// One connection to its end. Where it went is told, too.
     async fn serve(&self, mut connection: TcpStream, want: Want, moved: &mut Moved) -> (String, Result<(), Failed>) {
+        // Until it is known what became of it; a program that waits for its stream has not had an answer.
+        connection.set_break_on_drop(true);
         let mut socks = false;
         let target = match want {
             Want::Forward(target) => target,
@@ -123,6 +125,7 @@ impl Inlet {
                 match tokio::time::timeout(SOCKS_LIMIT, socks::accept(&mut connection)).await {
                     Ok(Ok(target)) => Some(target),
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                        connection.set_break_on_drop(false);
                         socks::hear_out(&mut connection).await;
                         return ("nowhere".into(), Err(Failed::Socks(error)));
                     }
@@ -135,8 +138,7 @@ impl Inlet {
         let outcome = self.carry(&mut connection, target, socks, moved).await;
         match outcome {
             // It has been told in SOCKS, which a reset would overtake.
-            Err(Failed::Target(_)) if socks => {}
-            Err(Failed::Target(_) | Failed::Stream(_)) => outlet::reset(connection),
+            Err(Failed::Target(_)) if socks => connection.set_break_on_drop(false),
             _ => {}
         }
         (to, outcome)
@@ -152,6 +154,7 @@ impl Inlet {
         let request = target.map_or(Request::Default, Request::Connect);
         let stream = self.stream(&request).await.map_err(|error| Failed::Stream(error.into()))?;
         let mut stream = Answered::new(stream, !self.plain).counted(&self.traffic);
+        stream.set_break_on_drop(true);
         if socks {
             // The program wants to know before it goes on.
             let code = stream.answer().await.map_err(Failed::Stream)?;
@@ -282,6 +285,10 @@ impl Answered {
 impl Side for Answered {
     fn set_break_on_drop(&mut self, on: bool) {
         self.stream.set_break_on_drop(on);
+    }
+
+    fn unsent(&self) -> usize {
+        self.stream.unsent()
     }
 }
 

@@ -163,7 +163,9 @@ impl Outlet {
                     self.traffic.count(code);
                     code.to_string()
                 };
-                self.failing.tell((own || self.allowed.names(&target)).then_some(&name), &why);
+                // However a client writes it, it is one target.
+                let told = name.replace(".:", ":").to_ascii_lowercase();
+                self.failing.tell((own || self.allowed.names(&target)).then_some(&told), &why);
                 self.answer(stream, Answer::new(code)).await.map_err(Ended::Request)?;
                 return Err(Ended::Refused(name, why));
             }

@@ -32,6 +32,9 @@ impl Program {
 }
 
 impl Side for Program {
+    /// Who reads standard output may be gone while somebody else goes on writing to standard input.
+    const IS_READ_TO_ITS_END: bool = false;
+
     /// Who has gone with us has nothing to be told.
     fn set_break_on_drop(&mut self, _on: bool) {}
 }

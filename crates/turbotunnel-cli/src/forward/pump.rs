@@ -1,7 +1,7 @@
 //! Bytes between a local connection and a stream, both ways, with the end of each direction carried on its own.
 //!
 //! Until both have ended, whatever becomes of the pump (an error, the end of its task or of the program), each side that is dropped breaks: what was cut off in the middle never looks
-//! complete to who reads it.
+//! complete to who reads it. What a side said before it broke is for the other all the same, and goes before the break.
 //!
 //! Nothing is held beyond what one side has not taken yet, 64 KiB each way at most, and nothing at all while a direction waits: a thousand idle streams hold no buffers.
 
@@ -44,10 +44,23 @@ pub(crate) enum Broken {
     Stream(io::Error),
 }
 
+/// What was written to a stream may take so long to begin its way once the connection is broken.
+const SENDING: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// A side of a [`pump`].
 pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// It is one thing: what takes no more has not much more to say.
+    const IS_READ_TO_ITS_END: bool = true;
+
     /// Whether dropping it is to be a failure for who is at its other end, and not an orderly end.
     fn set_break_on_drop(&mut self, on: bool);
+
+    /// Bytes written to it that a break would drop.
+    fn unsent(&self) -> usize {
+        0
+    }
 }
 
 impl Side for TcpStream {
@@ -60,6 +73,10 @@ impl Side for TcpStream {
 impl Side for Stream {
     fn set_break_on_drop(&mut self, on: bool) {
         self.set_reset_on_drop(on);
+    }
+
+    fn unsent(&self) -> usize {
+        Stream::unsent(self)
     }
 }
 
@@ -78,20 +95,53 @@ where
     connection.set_break_on_drop(true);
     stream.set_break_on_drop(true);
     let (mut up, mut down) = (OneWay::default(), OneWay::default());
-    poll_fn(|cx| {
-        let up_done =
-            up.poll(cx, connection, stream, (&mut moved.up, &traffic.sent)).map_err(|failed| match failed {
-                Failed::Reading(error) => Broken::Connection(error),
-                Failed::Writing(error) => Broken::Stream(error),
-            })?;
-        let down_done =
-            down.poll(cx, stream, connection, (&mut moved.down, &traffic.received)).map_err(|failed| match failed {
-                Failed::Reading(error) => Broken::Stream(error),
-                Failed::Writing(error) => Broken::Connection(error),
-            })?;
-        if up_done.is_ready() && down_done.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    // A side that takes no more may have said why before that: it is read to its end, which says more than the failed write.
+    let mut broken = None;
+    let pumped = poll_fn(|cx| {
+        let mut up_done = matches!(broken, Some(Broken::Stream(_)));
+        if !up_done {
+            // The system tells of a reset once, and of an end after that.
+            up.is_cut_off = matches!(broken, Some(Broken::Connection(_)));
+            match up.poll(cx, connection, stream, (&mut moved.up, &traffic.sent)) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => up_done = true,
+                Poll::Ready(Err(Failed::Reading(error))) => return Poll::Ready(Err(Broken::Connection(error))),
+                Poll::Ready(Err(Failed::Writing(error))) => {
+                    broken.get_or_insert(Broken::Stream(error));
+                    up_done = true;
+                }
+            }
+        }
+        let mut down_done = matches!(broken, Some(Broken::Connection(_)));
+        if !down_done {
+            match down.poll(cx, stream, connection, (&mut moved.down, &traffic.received)) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => down_done = true,
+                Poll::Ready(Err(Failed::Reading(error))) => return Poll::Ready(Err(Broken::Stream(error))),
+                Poll::Ready(Err(Failed::Writing(error))) if !C::IS_READ_TO_ITS_END => {
+                    return Poll::Ready(Err(Broken::Connection(error)));
+                }
+                Poll::Ready(Err(Failed::Writing(error))) => {
+                    broken.get_or_insert(Broken::Connection(error));
+                    down_done = true;
+                    // The other direction has had its turn.
+                    cx.waker().wake_by_ref();
+                }
+            }
+        }
+        if up_done && down_done { Poll::Ready(broken.take().map_or(Ok(()), Err)) } else { Poll::Pending }
     })
-    .await?;
+    .await;
+    if matches!(pumped, Err(Broken::Connection(_))) {
+        // A server that does not want the rest of a question says so and closes: what it said is for the other end, and the break comes behind it.
+        let sending = async {
+            while stream.unsent() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(SENDING, sending).await;
+    }
+    pumped?;
     connection.set_break_on_drop(false);
     stream.set_break_on_drop(false);
     Ok(())
@@ -110,6 +160,8 @@ struct OneWay {
     at: usize,
     /// No more will be read.
     read_all: bool,
+    /// Where it is read from is broken: an end is none that anybody has said.
+    is_cut_off: bool,
     done: bool,
 }
 
@@ -142,6 +194,9 @@ impl OneWay {
                 total.inc_by(n as u64);
             }
             (self.rest, self.at) = (Vec::new(), 0);
+            if self.read_all && self.is_cut_off {
+                return Poll::Ready(Err(Failed::Reading(io::ErrorKind::ConnectionReset.into())));
+            }
             if self.read_all {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Failed::Writing)?;
                 self.done = true;

@@ -20,7 +20,7 @@ use turbotunnel::{Session, Stream};
 use super::allow::Ports;
 use super::open::Open;
 use super::outlet;
-use super::pump::{Moved, pump};
+use super::pump::{Moved, Side, pump};
 use super::request::{Answer, Code, Request, Target};
 use crate::log::Log;
 use crate::open_files::Shortage;
@@ -286,6 +286,8 @@ impl Drop for Borrowed {
 }
 
 async fn carry(connection: &mut TcpStream, stream: &mut Stream, request: Request, traffic: &Traffic) -> io::Result<()> {
+    connection.set_break_on_drop(true);
+    stream.set_break_on_drop(true);
     stream.write_all(&request.encode()).await?;
     let code = Answer::read(&mut *stream).await?.code;
     traffic.count(code);

@@ -56,7 +56,8 @@ pub(crate) struct Own(Arc<OnceLock<Owner>>);
 /// What takes connections in the place of the listener, and hands them on.
 #[derive(Clone, Default)]
 pub(crate) struct Doors {
-    pub acceptors: Vec<Arc<Acceptor>>,
+    /// Not held: the file of a Unix socket goes with the last that holds its.
+    pub acceptors: Vec<Weak<Acceptor>>,
     /// Pauses at the ports of balancers.
     pub balanced: Counter,
 }
@@ -64,12 +65,16 @@ pub(crate) struct Doors {
 impl Doors {
     /// Pauses because nothing could be accepted.
     pub(crate) fn accept_pauses(&self) -> u64 {
-        self.acceptors.iter().map(|acceptor| acceptor.stats().accept_pauses).sum::<u64>() + self.balanced.get()
+        self.living().map(|acceptor| acceptor.stats().accept_pauses).sum::<u64>() + self.balanced.get()
     }
 
     /// Of TLS and WebSockets.
     fn handshakes_failed(&self) -> u64 {
-        self.acceptors.iter().map(|acceptor| acceptor.stats().handshakes_failed).sum()
+        self.living().map(|acceptor| acceptor.stats().handshakes_failed).sum()
+    }
+
+    fn living(&self) -> impl Iterator<Item = Arc<Acceptor>> {
+        self.acceptors.iter().filter_map(Weak::upgrade)
     }
 }
 

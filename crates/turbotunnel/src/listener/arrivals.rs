@@ -76,10 +76,10 @@ impl Arrivals {
         }
     }
 
-    /// A new session.
-    pub(super) fn begin(&mut self, guest: &Arc<Guest>) {
+    /// A new session. `false`: nobody will accept it.
+    pub(super) fn begin(&mut self, guest: &Arc<Guest>) -> bool {
         if self.closed {
-            return;
+            return false;
         }
         if self.fresh.len() >= self.limit
             && let Some(oldest) = self.fresh.pop_front()
@@ -88,6 +88,7 @@ impl Arrivals {
             self.stats.not_offered += 1;
         }
         self.fresh.push_back(Arc::downgrade(guest));
+        true
     }
 
     /// Streams of it wait, or may.
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(arrivals.stats.ended_unaccepted, 3);
         assert_eq!(number(arrivals.next_with_streams()), Some(4), "the oldest went");
         let living: Vec<_> = (10..15).map(guest).collect();
-        living.iter().for_each(|guest| arrivals.begin(guest));
+        living.iter().for_each(|guest| assert!(arrivals.begin(guest)));
         assert_eq!(arrivals.fresh.len(), 2);
     }
 

@@ -214,7 +214,10 @@ impl Server {
         if is_new {
             let of_client = self.admission().session_began(name.client());
             let guest = Guest::new(shared.clone());
-            self.arrivals().begin(&guest);
+            if !self.arrivals().begin(&guest) {
+                // The listener was closed meanwhile, and has not seen it.
+                shared.with(|state| state.tunnel.abort());
+            }
             self.spawn_driver(guest, of_client);
             self.news.notify_waiters();
         }
