@@ -357,10 +357,13 @@ impl Mux {
         self.limit(self.config.first_buffered, self.config.max_buffered, self.read)
     }
 
-    /// Bytes that were written to a stream and not sent; 0 of one that is not there.
+    /// Bytes that were written to a stream and not sent, and one for an end that was said and not sent; 0 of a stream that is not there.
     #[must_use]
     pub fn unsent_of(&mut self, id: StreamId) -> usize {
-        self.table.find(id).and_then(|key| self.table.get(key)).map_or(0, |stream| stream.send.len())
+        self.table
+            .find(id)
+            .and_then(|key| self.table.get(key))
+            .map_or(0, |stream| stream.send.len() + usize::from(matches!(stream.fin, Fin::Wanted | Fin::Due)))
     }
 
     /// Bytes that were written and not sent, of all streams together. It costs a walk over them.

@@ -94,7 +94,7 @@ impl Stream {
         self.reset_on_drop = reset;
     }
 
-    /// Bytes that were written and have not begun their way, which [`Stream::reset`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
+    /// Bytes that were written and have not begun their way, and one for an end that has not, which [`Stream::reset`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.session.shared().lock().tunnel.unsent(self.id)

@@ -6,7 +6,7 @@
 //! Nothing is held beyond what one side has not taken yet, 64 KiB each way at most, and nothing at all while a direction waits: a thousand idle streams hold no buffers.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -44,10 +44,10 @@ pub(crate) enum Broken {
     Stream(io::Error),
 }
 
-/// What was written to a stream may take so long to begin its way once the connection is broken.
-const SENDING: Duration = Duration::from_secs(10);
-/// Between two looks whether it has.
-const LOOK: Duration = Duration::from_millis(2);
+/// Once a side is broken the rest of what was said may take so long: to be read to its end, and to begin its way.
+const REST: Duration = Duration::from_secs(10);
+/// Between two looks whether it has: the first, and the longest.
+const LOOKS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(250)];
 
 /// A side of a [`pump`].
 pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
@@ -97,6 +97,7 @@ where
     let (mut up, mut down) = (OneWay::default(), OneWay::default());
     // A side that takes no more may have said why before that: it is read to its end, which says more than the failed write.
     let mut broken = None;
+    let mut limit = None::<Pin<Box<tokio::time::Sleep>>>;
     let pumped = poll_fn(|cx| {
         let mut up_done = matches!(broken, Some(Broken::Stream(_)));
         if !up_done {
@@ -129,17 +130,26 @@ where
                 }
             }
         }
+        if broken.is_some() {
+            // The other end may wait for us to read what is read no more.
+            let limit = limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
+            if limit.as_mut().poll(cx).is_ready() {
+                (up_done, down_done) = (true, true);
+            }
+        }
         if up_done && down_done { Poll::Ready(broken.take().map_or(Ok(()), Err)) } else { Poll::Pending }
     })
     .await;
-    if matches!(pumped, Err(Broken::Connection(_))) {
+    if matches!(pumped, Err(Broken::Connection(_))) && C::IS_READ_TO_ITS_END {
         // A server that does not want the rest of a question says so and closes: what it said is for the other end, and the break comes behind it.
         let sending = async {
+            let [mut pause, longest] = LOOKS;
             while stream.unsent() > 0 {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
             }
         };
-        let _ = tokio::time::timeout(SENDING, sending).await;
+        let _ = tokio::time::timeout(REST, sending).await;
     }
     pumped?;
     connection.set_break_on_drop(false);
@@ -194,9 +204,6 @@ impl OneWay {
                 total.inc_by(n as u64);
             }
             (self.rest, self.at) = (Vec::new(), 0);
-            if self.read_all && self.is_cut_off {
-                return Poll::Ready(Err(Failed::Reading(io::ErrorKind::ConnectionReset.into())));
-            }
             if self.read_all {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Failed::Writing)?;
                 self.done = true;
@@ -224,6 +231,9 @@ impl OneWay {
             let mut read = ReadBuf::new(buffer);
             ready!(Pin::new(from).poll_read(cx, &mut read)).map_err(Failed::Reading)?;
             let read = read.filled();
+            if read.is_empty() && self.is_cut_off {
+                return Poll::Ready(Err(Failed::Reading(io::ErrorKind::ConnectionReset.into())));
+            }
             self.read_all = read.is_empty();
             let written = match read {
                 [] => 0,
@@ -288,6 +298,65 @@ mod tests {
             match (outcome, broken) {
                 (Err(Broken::Connection(_)), 0) | (Err(Broken::Stream(_)), 1) => {}
                 other => panic!("{side}: {other:?}"),
+            }
+        }
+    }
+
+    /// Says what it has to say, and takes nothing.
+    struct TakesNoMore(DuplexStream);
+
+    impl AsyncRead for TakesNoMore {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for TakesNoMore {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Side for TakesNoMore {
+        fn set_break_on_drop(&mut self, _on: bool) {}
+    }
+
+    /// What the stream had said before it broke is brought; and who does not take it, because he waits for us to read what he says, is not waited for for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_stream_is_read_to_its_end_but_not_for_ever() {
+        for takes in [true, false] {
+            let (mut program, mut connection) = duplex(10);
+            let (stream, mut peer) = duplex(1000);
+            let mut stream = TakesNoMore(stream);
+            peer.write_all(&[7; 500]).await.unwrap();
+            program.write_all(b"more").await.unwrap();
+            let reading = tokio::spawn(async move {
+                let mut heard = Vec::new();
+                if takes {
+                    drop(peer);
+                    let _ = program.read_to_end(&mut heard).await;
+                } else {
+                    std::future::pending::<()>().await;
+                    drop((peer, program));
+                }
+                heard.len()
+            });
+            let mut moved = Moved::default();
+            let traffic = Traffic::default();
+            let pumping = pump(&mut connection, &mut stream, &mut moved, &traffic);
+            let outcome = tokio::time::timeout(3 * REST, pumping).await.expect("it ends");
+            assert!(matches!(outcome, Err(Broken::Stream(_))), "{outcome:?}");
+            drop(connection);
+            if takes {
+                assert_eq!(reading.await.unwrap(), 500);
             }
         }
     }

@@ -211,20 +211,21 @@ impl Server {
             Arc::new(Shared::new(name, tunnel))
         };
         let (shared, is_new) = self.sessions.insert(name, new);
+        let mut closed = false;
         if is_new {
             let of_client = self.admission().session_began(name.client());
             let guest = Guest::new(shared.clone());
-            if !self.arrivals().begin(&guest) {
-                // The listener was closed meanwhile, and has not seen it.
-                shared.with(|state| state.tunnel.abort());
-            }
+            closed = !self.arrivals().begin(&guest);
             self.spawn_driver(guest, of_client);
             self.news.notify_waiters();
         }
         if let Err(newcomer) = shared.attach(newcomer) {
             hold(newcomer).await;
         }
-        if is_new {
+        if closed {
+            // Meanwhile, and the listener has not seen it: the client is told so.
+            shared.with(|state| state.tunnel.abort());
+        } else if is_new {
             self.look_after_embryonic(&shared);
             // The list may have changed since the client was looked for on it.
             #[cfg(feature = "secure")]
