@@ -88,13 +88,15 @@ impl Stream {
         self.session.shared().with(|state| state.tunnel.reset_stream(now(), self.id));
     }
 
-    /// Dropping the handle from now on [resets](Stream::reset) the stream, until this is taken back: so that a task that ends in the middle, with an error, because it is aborted or
-    /// because it panics, does not look as if it had said everything. What `SO_LINGER` with a time of 0 is for a TCP connection. [`Session::close`] finishes streams all the same.
+    /// Dropping the handle from now on [resets](Stream::reset) the stream, until this is taken back: so that a task that ends in the middle, with an
+    /// error, because it is aborted or because it panics, does not look as if it had said everything. What `SO_LINGER` with a time of 0 is for a TCP
+    /// connection. [`Session::close`] finishes streams all the same.
     pub fn set_reset_on_drop(&mut self, reset: bool) {
         self.reset_on_drop = reset;
     }
 
-    /// Bytes that were written and have not begun their way, and one for an end that has not, which [`Stream::reset`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
+    /// Bytes that were written and have not begun their way, and one for an end that has not: what [`Stream::reset`] would drop. What has begun it arrives
+    /// if the session lives; 0 once that has ended.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.session.shared().lock().tunnel.unsent(self.id)

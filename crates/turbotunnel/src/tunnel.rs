@@ -726,7 +726,8 @@ impl Tunnel {
         Ok(self.engine.room(id, enough)?)
     }
 
-    /// Bytes that were written to a stream and have not begun their way, and one for an end that has not, which [`Tunnel::reset_stream`] would drop. What has begun it arrives if the session lives; 0 once that has ended.
+    /// Bytes that were written to a stream and have not begun their way, and one for an end that has not: what [`Tunnel::reset_stream`] would drop. What has
+    /// begun it arrives if the session lives; 0 once that has ended.
     #[must_use]
     pub fn unsent(&mut self, id: StreamId) -> usize {
         if self.ended.is_some() { 0 } else { self.engine.unsent(id) }

@@ -119,7 +119,8 @@ impl fmt::Display for Rule {
     }
 }
 
-fn folded(name: &str) -> String {
+/// However it is written, it is one name.
+pub(super) fn folded(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use turbotunnel::{Peer, Stream};
 
-use super::allow::Allowed;
+use super::allow::{Allowed, folded};
 use super::failing::Failing;
 use super::pump::{Broken, Moved, pump};
 use super::request::{Answer, Code, Request, Target};
@@ -164,7 +164,7 @@ impl Outlet {
                     code.to_string()
                 };
                 // However a client writes it, it is one target.
-                let told = name.replace(".:", ":").to_ascii_lowercase();
+                let told = Target { host: folded(&target.host), port: target.port }.to_string();
                 self.failing.tell((own || self.allowed.names(&target)).then_some(&told), &why);
                 self.answer(stream, Answer::new(code)).await.map_err(Ended::Request)?;
                 return Err(Ended::Refused(name, why));
@@ -232,11 +232,4 @@ pub(crate) fn settle(connection: &TcpStream) {
     let _ = connection.set_nodelay(true);
     let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
     let _ = socket2::SockRef::from(connection).set_tcp_keepalive(&keepalive);
-}
-
-/// Ends a connection so that its program sees a failure: an orderly end would say that it has everything.
-pub(crate) fn reset(connection: TcpStream) {
-    // Where that cannot be set it ends in order, and nothing can be done about it.
-    let _ = socket2::SockRef::from(&connection).set_linger(Some(Duration::ZERO));
-    drop(connection);
 }

@@ -163,13 +163,10 @@ impl Lender {
             let traffic = self.traffic.clone();
             tokio::spawn(async move {
                 let from = from.ip().to_canonical().to_string();
-                let carried =
+                // An error has broken both sides.
+                let _ =
                     carry(&mut connection, &mut stream, Request::Arrived(Target { host: from, port }), &traffic).await;
-                if carried.is_err() {
-                    stream.reset();
-                    outlet::reset(connection);
-                }
-                drop((place, one));
+                drop((connection, stream, place, one));
             });
         }
     }
